@@ -1,0 +1,1 @@
+"""The form in which a trained model leaves home: safetensors and JSON."""

@@ -1,0 +1,1 @@
+"""Manifest, reading, splits, cache, dataset and datamodule."""

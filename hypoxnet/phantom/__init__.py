@@ -1,0 +1,1 @@
+"""The digital reference object: tumours whose oxygen is known."""

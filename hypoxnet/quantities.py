@@ -1,0 +1,180 @@
+"""The table of quantities: what a channel, mask or covariate is called, its unit, range and source.
+
+A voxel value means nothing without its quantity. Column names of a manifest are looked up here; a name that is
+not in the table is refused with the nearest name that is.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from hypoxnet.errors import QuantityError
+
+
+class Modality(Enum):
+    """What made the image; augmentation and normalisation follow it."""
+
+    PET = "PET"
+    CT = "CT"
+    MR = "MR"
+    MAP = "map"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """What the voxels of one channel mean.
+
+    Args:
+        name: Column name in a manifest, for example `FMISO_SUV`.
+        meaning: What is measured, in words.
+        unit: Unit of a voxel; `a.u.` for a weighted image whose scale is arbitrary.
+        modality: What made the image.
+        low: Smallest plausible voxel value, in `unit`.
+        high: Largest plausible voxel value, in `unit`.
+        source: Where the range comes from.
+    """
+
+    name: str
+    meaning: str
+    unit: str
+    modality: Modality
+    low: float
+    high: float
+    source: str
+
+    @property
+    def is_arbitrary(self) -> bool:
+        """True for weighted images, whose scale differs from scan to scan."""
+        return self.unit == "a.u."
+
+
+@dataclass(frozen=True, slots=True)
+class Covariate:
+    """A clinical covariate: unit and plausible range."""
+
+    name: str
+    meaning: str
+    unit: str
+    low: float
+    high: float
+
+
+TRACERS: dict[str, str] = {
+    "FMISO": "18F-fluoromisonidazole",
+    "FAZA": "18F-fluoroazomycin arabinoside",
+    "HX4": "18F-flortanidazole",
+    "EF5": "18F-EF5",
+    "FDG": "18F-fluorodeoxyglucose",
+}
+
+# SUV above 100 g/ml is never tumour, kidney or bladder on a calibrated scan: it is Bq/ml or counts.
+_SUV_HIGH = {"FDG": 100.0}
+_HYPOXIA_SUV_HIGH = 50.0
+
+
+def _pet() -> list[Quantity]:
+    source = "tumour SUVmax 1-5 for hypoxia tracers, 2-40 for FDG; excretion organs above"
+    rows = []
+    for tracer, full_name in TRACERS.items():
+        high = _SUV_HIGH.get(tracer, _HYPOXIA_SUV_HIGH)
+        rows += [
+            Quantity(f"{tracer}_SUV", f"{full_name} uptake by body weight", "g/ml", Modality.PET, 0.0, high, source),
+            Quantity(f"{tracer}_TBR", f"{full_name} uptake over blood", "1", Modality.PET, 0.0, high, source),
+            Quantity(f"{tracer}_TMR", f"{full_name} uptake over muscle", "1", Modality.PET, 0.0, high, source),
+        ]
+    return rows
+
+
+def _mri() -> list[Quantity]:
+    weighted = "weighted image: arbitrary scale"
+    rows = [
+        ("T1W", "T1-weighted image", "a.u.", -1e6, 1e6, weighted),
+        ("T1WGD", "T1-weighted image after gadolinium", "a.u.", -1e6, 1e6, weighted),
+        ("T2W", "T2-weighted image", "a.u.", -1e6, 1e6, weighted),
+        ("T2WFS", "T2-weighted image, fat suppressed", "a.u.", -1e6, 1e6, weighted),
+    ]
+    maps = [
+        ("T1", "longitudinal relaxation time", "ms", 0.0, 6000.0, "tissue 200-4500 ms at 1.5-3 T"),
+        ("R1", "longitudinal relaxation rate", "1/s", 0.0, 10.0, "T1 of 0.1 s and more"),
+        ("DR1", "change of R1 from air to oxygen", "1/s", -1.0, 1.0, "|dR1| below 0.2 1/s in tissue"),
+        ("R2STAR", "effective transverse relaxation rate", "1/s", 0.0, 1000.0, "tissue 10-120 1/s, more next to air"),
+        ("T2STAR", "effective transverse relaxation time", "ms", 0.0, 1000.0, "tissue 8-100 ms"),
+        ("ADC", "apparent diffusion coefficient", "1e-3 mm2/s", 0.0, 5.0, "free water at 37 C: 3.0e-3 mm2/s"),
+        ("KTRANS", "volume transfer constant", "1/min", 0.0, 5.0, "bounds of the OSIPI reference fits"),
+        ("KEP", "efflux rate constant", "1/min", 0.0, 20.0, "Ktrans / ve"),
+        ("VE", "extravascular extracellular volume fraction", "1", 0.0, 1.0, "a fraction"),
+        ("VP", "plasma volume fraction", "1", 0.0, 1.0, "a fraction"),
+        ("FP", "plasma flow", "ml/100ml/min", 0.0, 500.0, "bounds of the OSIPI reference fits, with margin"),
+        ("IAUC60", "initial area under the concentration curve, 60 s", "mM s", -50.0, 500.0, "concentration to 8 mM"),
+        ("PO2", "oxygen partial pressure", "mmHg", 0.0, 760.0, "one atmosphere"),
+    ]
+    return [Quantity(n, m, u, Modality.MR, lo, hi, s) for n, m, u, lo, hi, s in rows] + [
+        Quantity(n, m, u, Modality.MAP, lo, hi, s) for n, m, u, lo, hi, s in maps
+    ]
+
+
+_CT = Quantity("CT_HU", "X-ray attenuation", "HU", Modality.CT, -2048.0, 32767.0, "12-bit CT with metal to 16 bit")
+
+QUANTITIES: dict[str, Quantity] = {q.name: q for q in [*_pet(), _CT, *_mri()]}
+
+MASKS: dict[str, str] = {
+    "GTVP": "gross tumour volume of the primary",
+    "GTVN": "gross tumour volume of the involved nodes",
+    "HYPOXIA": "hypoxic subvolume",
+    "MUSCLE": "reference region in muscle",
+    "BLOOD": "reference region in the blood pool",
+    "BODY": "patient outline",
+}
+
+COVARIATES: dict[str, Covariate] = {
+    c.name: c
+    for c in [
+        Covariate("age", "age at the start of radiotherapy", "years", 0.0, 120.0),
+        Covariate("sex", "0 female, 1 male", "code", 0.0, 1.0),
+        Covariate("hpv", "HPV or p16 status, 0 negative, 1 positive", "code", 0.0, 1.0),
+        Covariate("t_stage", "T category", "code", 0.0, 4.0),
+        Covariate("n_stage", "N category", "code", 0.0, 3.0),
+        Covariate("subsite_oropharynx", "1 when the primary is in the oropharynx", "code", 0.0, 1.0),
+        Covariate("smoking_pack_years", "tobacco", "pack-years", 0.0, 300.0),
+        Covariate("hb_g_dl", "haemoglobin", "g/dl", 3.0, 25.0),
+        Covariate("ecog", "ECOG performance status", "code", 0.0, 4.0),
+        Covariate("chemo", "1 when chemotherapy was given with radiation", "code", 0.0, 1.0),
+        Covariate("nimorazole", "1 when a hypoxic sensitiser was given", "code", 0.0, 1.0),
+        Covariate("dose_gy", "prescribed dose to the tumour", "Gy", 0.0, 120.0),
+        Covariate("overall_time_days", "first to last fraction", "days", 1.0, 120.0),
+        Covariate("til", "tumour-infiltrating lymphocytes", "%", 0.0, 100.0),
+        Covariate("pd_l1_cps", "PD-L1 combined positive score", "score", 0.0, 100.0),
+    ]
+}
+
+COVARIATE_PREFIX = "x_"
+
+
+def quantity(name: str) -> Quantity:
+    """The quantity of a channel.
+
+    Raises:
+        QuantityError: The name is not in the table.
+
+    Example:
+        >>> quantity("FMISO_SUV").unit
+        'g/ml'
+    """
+    if name in QUANTITIES:
+        return QUANTITIES[name]
+    raise QuantityError(f"{name} is not a known quantity{suggestion(name, QUANTITIES)}")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The tail of an error message: the nearest known name, or nothing.
+
+    Example:
+        >>> suggestion("FMSIO_SUV", QUANTITIES)
+        '; did you mean FMISO_SUV?'
+    """
+    by_upper = {k.upper(): k for k in known}
+    nearest = difflib.get_close_matches(name.upper(), by_upper, n=1, cutoff=0.6)
+    return f"; did you mean {by_upper[nearest[0]]}?" if nearest else ""

@@ -1,0 +1,1 @@
+"""Time-to-event arithmetic: hazards, cumulative incidence, censoring weights."""

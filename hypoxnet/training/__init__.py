@@ -1,0 +1,1 @@
+"""Lightning module, tracking and the training run."""
