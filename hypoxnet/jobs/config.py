@@ -12,6 +12,13 @@ from hypoxnet.training.config import TrackingConfig, TrainingConfig
 from hypoxnet.transforms.config import AugmentConfig, LabelConfig
 
 
+def _label_without_regions() -> LabelConfig:
+    # A composed configuration adds to a mapping: with the default regions in it, label=gtv would mean both.
+    label = LabelConfig()
+    label.regions = {}
+    return label
+
+
 @dataclass
 class TrainJobConfig:
     """`python train.py`.
@@ -26,7 +33,7 @@ class TrainJobConfig:
     output: str = ""
     bootstrap: int = 1000
     data: DataConfig = field(default_factory=DataConfig)
-    label: LabelConfig = field(default_factory=LabelConfig)
+    label: LabelConfig = field(default_factory=_label_without_regions)
     split: SplitConfig = field(default_factory=SplitConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from hypoxnet.errors import ConfigError
@@ -34,7 +35,7 @@ class OutcomeConfig:
 
     def __post_init__(self) -> None:
         edges = self.edges_months
-        if not edges or edges[0] <= 0 or any(b <= a for a, b in zip(edges, edges[1:], strict=False)):
+        if not edges or edges[0] <= 0 or any(b <= a for a, b in pairwise(edges)):
             raise ConfigError(f"outcome.edges_months is {list(edges)}, it must increase from above 0")
         if self.pool not in {"contour", "prediction"}:
             raise ConfigError(f"outcome.pool is {self.pool!r}, it must be contour or prediction")

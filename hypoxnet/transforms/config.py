@@ -13,7 +13,8 @@ class LabelConfig:
 
     Args:
         kind: `masks` takes contours from the manifest; `threshold` computes the region from a channel.
-        regions: For `masks`: region name to the mask columns whose union it is. Regions may nest.
+        regions: For `masks`: region name to the mask columns whose union it is; regions may nest. Empty is the hypoxic
+            subvolume, `{hsv: [HYPOXIA]}` (empty by default because a composed configuration adds to a mapping).
         inside_tumour: Score and predict only inside the tumour contour, where a case has one.
         channel: For `threshold`: the channel, a ratio (`FAZA_TMR`) or an SUV with `reference_mask`.
         reference_mask: For `threshold` on an SUV: mask column of the reference region.
@@ -23,7 +24,7 @@ class LabelConfig:
     """
 
     kind: str = "masks"
-    regions: dict[str, list[str]] = field(default_factory=lambda: {"hsv": ["HYPOXIA"]})
+    regions: dict[str, list[str]] = field(default_factory=dict)
     inside_tumour: bool = True
     channel: str = ""
     reference_mask: str = ""
@@ -39,7 +40,7 @@ class LabelConfig:
         if self.reference_statistic not in {"median", "mean"}:
             raise ConfigError(f"label.reference_statistic is {self.reference_statistic!r}, it must be median or mean")
         if not self.regions:
-            raise ConfigError("label.regions is empty; name at least one region, for example {hsv: [HYPOXIA]}")
+            self.regions = {"hsv": ["HYPOXIA"]}
 
     @property
     def region_names(self) -> tuple[str, ...]:

@@ -1,0 +1,105 @@
+"""From the command line to a typed configuration and a job, with Hydra; errors for the user end in exit status 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from hypoxnet.config.describe import groups_of, help_text
+from hypoxnet.errors import ConfigError, HypoxNetError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+Config = TypeVar("Config")
+
+HELP = {
+    "train": (
+        "HypoxNet: train on a cohort and evaluate on withheld patients.",
+        """
+        python train.py                                            the embedded phantom cohort
+        python train.py data.manifest=cohort.csv                   your own cohort
+        python train.py data.manifest=cohort.csv split=crossval    every patient withheld once
+        python train.py experiment=sts_petmr                       a recorded set of choices
+        python train.py output=RUN_FOLDER                          goes on with a run that was interrupted
+        """,
+    ),
+    "infer": (
+        "HypoxNet: apply a bundle to a cohort.",
+        """
+        python infer.py bundle=RUN_FOLDER/bundle manifest=cohort.csv output=predictions
+        python infer.py bundle=DIR manifest=cohort.csv output=DIR inference.mirror=true inference.device=cpu
+        """,
+    ),
+}
+
+
+def to_typed(composed: DictConfig, schema: type[Config]) -> Config:
+    """Check a composed configuration against its schema and return the dataclass.
+
+    Merging into the schema again refuses a key that was added on the command line with `+` and that nothing reads.
+
+    Raises:
+        ConfigError: A key is unknown, a value has the wrong type, or a mandatory value is missing.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), composed))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from error
+    assert isinstance(typed, schema)
+    return typed
+
+
+def to_yaml(config: object) -> str:
+    """The resolved configuration as YAML."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+
+
+def launch(configs: Path, name: str, schema: type[Config], job: Callable[[Config], int]) -> None:
+    """Compose, check and run; ends the process with the job's exit status, 2 for bad input.
+
+    Args:
+        configs: Folder of the Hydra groups.
+        name: Primary configuration, `train` or `infer`.
+        schema: Dataclass of the whole configuration.
+        job: What to run; returns the exit status.
+    """
+    if set(sys.argv[1:]) & {"--help", "-h"}:
+        groups = groups_of(configs) if name == "train" else {}
+        print(help_text(*HELP[name], schema(), groups))
+        return
+    sys.exit(_compose_and_run(configs, name, schema, job))
+
+
+def _compose_and_run(configs: Path, name: str, schema: type[Config], job: Callable[[Config], int]) -> int:
+    from hydra import main
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import DictConfig
+
+    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    status = 2  # Hydra ends the process with 1 when it cannot compose: for the user that is bad input
+
+    def run(composed: DictConfig) -> None:
+        nonlocal status
+        status = 1
+        try:
+            status = job(to_typed(composed, schema))
+        except HypoxNetError as error:
+            print(error, file=sys.stderr)
+            status = 2
+        except KeyboardInterrupt:
+            print("interrupted; the same command with the same output folder goes on", file=sys.stderr)
+            status = 130
+
+    try:
+        main(version_base="1.3", config_path=str(configs.resolve()), config_name=name)(run)()
+    except SystemExit as stop:
+        return status if stop.code else 0
+    return 0 if set(sys.argv[1:]) & {"--cfg", "-c", "--info", "-i", "--hydra-help"} else status

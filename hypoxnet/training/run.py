@@ -1,0 +1,198 @@
+"""One training: from a split and settings to fitted weights; goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from hypoxnet.data.config import DataConfig
+from hypoxnet.data.datamodule import HypoxiaDataModule
+from hypoxnet.data.splits import Split
+from hypoxnet.losses.config import LossConfig
+from hypoxnet.losses.joint import JointLoss
+from hypoxnet.models.build import build_model
+from hypoxnet.models.config import ModelConfig, OutcomeConfig
+from hypoxnet.models.spec import ModelSpec
+from hypoxnet.quantities import quantity
+from hypoxnet.training.config import TrackingConfig, TrainingConfig
+from hypoxnet.training.module import Augmentation, HypoxModule
+from hypoxnet.training.tracking import History, build_logger
+from hypoxnet.transforms.augment import augment
+from hypoxnet.transforms.config import AugmentConfig
+from hypoxnet.transforms.settings import PrepareSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSetup:
+    """The settings of every room that training composes."""
+
+    data: DataConfig
+    augment: AugmentConfig
+    model: ModelConfig
+    outcome: OutcomeConfig
+    loss: LossConfig
+    training: TrainingConfig
+    tracking: TrackingConfig
+
+
+@dataclass(frozen=True, slots=True)
+class FittedModel:
+    """What training hands on.
+
+    Args:
+        spec: How to build the network.
+        weights: Its state, on the CPU.
+        seconds: Training time, interrupted parts included.
+        steps: Optimiser steps.
+    """
+
+    spec: ModelSpec
+    weights: dict[str, torch.Tensor]
+    seconds: float
+    steps: int
+
+
+def fit(split: Split, settings: PrepareSettings, setup: TrainingSetup, folder: Path, *, name: str) -> FittedModel:
+    """Train on `split.train`; `split.validation`, where there is one, chooses the best epoch.
+
+    An interrupted training is continued from its last whole epoch and ends with the same weights as one that was
+    not interrupted (bit for bit on the CPU, unless `max_minutes` bounds it by the clock).
+
+    Args:
+        split: Who trains and who validates; `split.test` is not looked at.
+        settings: How cases are prepared.
+        setup: Everything else.
+        folder: Where checkpoints and the CSV log lie.
+        name: Name of the run, for the tracker.
+    """
+    training = setup.training
+    pl.seed_everything(training.seed, verbose=False)
+    spec = model_spec(settings, setup)
+    cohort = HypoxiaDataModule(split, settings, setup.data, batch_size=training.batch_size,
+                               steps_per_epoch=training.steps_per_epoch, seed=training.seed)
+    cohort.setup("fit")
+    module = build_module(spec, settings, setup, total_steps=training.epochs * cohort.steps_per_epoch)
+    trainer = build_trainer(setup, folder, name=name, validates=bool(split.validation))
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.exists():
+        log.info("going on from %s", last)
+    try:
+        trainer.fit(module, datamodule=cohort, ckpt_path=last if last.exists() else None, weights_only=True)
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from stop
+    return _fitted(spec, module, folder)
+
+
+def model_spec(settings: PrepareSettings, setup: TrainingSetup) -> ModelSpec:
+    """The network that fits the settings: channels, regions, covariates, intervals."""
+    return ModelSpec(
+        backbone=setup.model,
+        outcome=setup.outcome,
+        channels=len(settings.channels),
+        regions=len(settings.region_names),
+        covariates=len(settings.covariates),
+        edges_months=settings.edges_months,
+        spacing_mm=settings.spacing_mm,
+    )
+
+
+def build_module(spec: ModelSpec, settings: PrepareSettings, setup: TrainingSetup, *, total_steps: int) -> HypoxModule:
+    """Network, loss and augmentation in their Lightning module; the seed must have been set."""
+    model = build_model(spec)
+    if setup.training.channels_last:
+        model = model.to(memory_format=torch.channels_last_3d)
+    return HypoxModule(
+        model,
+        JointLoss(setup.loss, spec.edges_months),
+        setup.training,
+        total_steps=total_steps,
+        inside_tumour=settings.inside_tumour,
+        augmentation=_augmentation(settings, setup),
+    )
+
+
+def _augmentation(settings: PrepareSettings, setup: TrainingSetup) -> Augmentation | None:
+    if not setup.training.augment:
+        return None
+    modalities = tuple(quantity(name).modality for name in settings.channels)
+    return functools.partial(_augment, config=setup.augment, modalities=modalities, spacing_mm=settings.spacing_mm)
+
+
+def _augment(batch: Any, generator: torch.Generator, **arguments: Any) -> Any:
+    return augment(batch, generator=generator, **arguments)
+
+
+def build_trainer(setup: TrainingSetup, folder: Path, *, name: str, validates: bool) -> pl.Trainer:
+    """The Lightning trainer: devices, precision, checkpoints, tracking."""
+    training = setup.training
+    callbacks: list[Callback] = [
+        History(folder / "metrics.csv"),
+        ModelCheckpoint(folder / "checkpoints", filename="last", save_top_k=1, enable_version_counter=False,
+                        save_on_train_epoch_end=True),
+    ]
+    if validates:
+        callbacks.append(ModelCheckpoint(folder / "checkpoints", filename="best", monitor="validation/total", mode="min",
+                                         save_top_k=1, enable_version_counter=False))
+    return pl.Trainer(
+        max_epochs=training.epochs,
+        accelerator=training.accelerator,
+        devices=training.devices if training.devices == "auto" else int(training.devices),
+        strategy=_strategy(training),
+        precision=_precision(training),  # type: ignore[arg-type]
+        gradient_clip_val=training.gradient_clip or None,
+        deterministic=training.deterministic,
+        check_val_every_n_epoch=training.validate_every,
+        limit_val_batches=None if validates else 0,
+        num_sanity_val_steps=0,
+        logger=build_logger(setup.tracking, folder / "tracking", name=name, settings=_public(setup)),
+        callbacks=callbacks,
+        default_root_dir=str(folder),
+        enable_progress_bar=sys.stderr.isatty(),
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # the sampler shards by itself
+    )
+
+
+def _strategy(training: TrainingConfig) -> str:
+    """Processes for several devices: started here, or by torchrun or SLURM where they did it."""
+    if training.devices in {"auto", "1"}:
+        several = torch.cuda.device_count() > 1 and training.devices == "auto" and training.accelerator != "cpu"
+        if not several:
+            return "auto"
+    # Hydra's script would be composed anew in every process by plain "ddp", with another run folder each.
+    return "ddp" if "LOCAL_RANK" in os.environ or "SLURM_NTASKS" in os.environ else "ddp_spawn"
+
+
+def _precision(training: TrainingConfig) -> str:
+    if training.precision != "auto":
+        return training.precision
+    uses_cuda = training.accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available()
+    return "bf16-mixed" if uses_cuda else "32-true"
+
+
+def _public(setup: TrainingSetup) -> dict[str, Any]:
+    """The settings a tracker may see: no paths, no names of patients."""
+    rooms = {room: asdict(getattr(setup, room)) for room in ("augment", "model", "outcome", "loss", "training")}
+    rooms["data"] = {key: getattr(setup.data, key) for key in ("channels", "spacing_mm", "window", "covariates")}
+    return rooms
+
+
+def _fitted(spec: ModelSpec, module: HypoxModule, folder: Path) -> FittedModel:
+    """The weights to export, from the checkpoint: after spawned processes the module here was never trained."""
+    best = folder / "checkpoints" / "best.ckpt"
+    chosen = best if best.exists() else folder / "checkpoints" / "last.ckpt"
+    module.load_state_dict(torch.load(chosen, map_location="cpu", weights_only=True)["state_dict"])
+    last = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
+    weights = {key: value.detach().cpu().contiguous() for key, value in module.exported.state_dict().items()}
+    return FittedModel(spec, weights, seconds=float(last["seconds"]), steps=int(last["global_step"]))
