@@ -48,7 +48,7 @@ def to_typed(composed: DictConfig, schema: type[Config]) -> Config:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), composed))
+        typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.to_container(composed, resolve=True)))
     except OmegaConfBaseException as error:
         raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from error
     assert isinstance(typed, schema)

@@ -1,0 +1,64 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hypoxnet.config.describe import groups_of, settings_of
+from hypoxnet.jobs.config import TrainJobConfig
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_help_loads_neither_torch_nor_hydra():
+    check = (
+        "import sys, runpy; sys.argv = ['train.py', '--help']\n"
+        "runpy.run_path('train.py', run_name='__main__')\n"
+        "print(sorted({'torch', 'monai', 'lightning', 'hydra'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = run("-c", check)
+    assert done.returncode == 0
+    assert done.stderr.strip() == "[]"
+    assert "data.manifest" in done.stdout
+
+
+def test_every_setting_has_a_meaning():
+    missing = [s.key for s in settings_of(TrainJobConfig()) if not s.meaning]
+    assert missing == []
+
+
+def test_groups_are_listed_with_their_choices():
+    groups = groups_of(ROOT / "configs")
+    assert "crossval" in groups["split"]
+    assert "sts_petmr" in groups["experiment"]
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("data.spacing=3", "Key 'spacing' not in 'DataConfig'"),
+        ("+data.spacing=3", "Key 'spacing' not in 'DataConfig'"),
+        ("training.epochs=many", "many"),
+        ("training.epochs=0", "training.epochs is 0, it must be at least 1"),
+        ("data.window=[32,32]", "data.window is [32, 32], it must be three positive numbers"),
+        ("label=nothing", "nothing"),
+        ("model.features=[8,16]", "model.features has 2 levels"),
+    ],
+)
+def test_bad_setting_is_one_sentence_and_status_2(override, sentence):
+    done = run("train.py", override)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_label_group_replaces_the_default_regions():
+    done = run("train.py", "label=gtv", "--cfg", "job")
+    assert done.returncode == 0
+    assert "gtv:" in done.stdout
+    assert "hsv:" not in done.stdout
+
