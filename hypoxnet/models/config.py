@@ -51,6 +51,8 @@ class ModelConfig:
         features: Channels at each resolution, finest first.
         blocks: Residual blocks at each resolution.
         deep_supervision: Coarser outputs that are also trained; ours only.
+        fold: Side of the cube of voxels that the first layer folds into channels (space to depth); 2 makes every later
+            layer eight times cheaper, 1 folds nothing.
         options: Further keyword arguments for a backbone that is not ours.
     """
 
@@ -58,11 +60,14 @@ class ModelConfig:
     features: list[int] = field(default_factory=lambda: [16, 32, 64, 96])
     blocks: list[int] = field(default_factory=lambda: [1, 1, 2, 2])
     deep_supervision: int = 2
+    fold: int = 1
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.features) != len(self.blocks):
             raise ConfigError(f"model.features has {len(self.features)} levels, model.blocks {len(self.blocks)}")
+        if self.fold not in {1, 2, 4}:
+            raise ConfigError(f"model.fold is {self.fold}, it must be 1, 2 or 4")
         if not 0 <= self.deep_supervision < len(self.features):
             raise ConfigError(
                 f"model.deep_supervision is {self.deep_supervision}, it must be below the {len(self.features)} levels"

@@ -1,0 +1,164 @@
+"""Backbones by name: ours, MONAI's, and others' through entry points.
+
+A backbone is a module with `pooled_features` (features of each map it offers for pooling) whose
+`forward(images B C D H W, presence B C)` returns `Features`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+import torch
+from monai.networks import nets
+from torch import Tensor, nn
+
+from hypoxnet.errors import ConfigError
+from hypoxnet.models.config import BACKBONES, ModelConfig
+from hypoxnet.models.presence import PresenceStem, crop_to, pad_to_multiple
+from hypoxnet.models.residual_unet import Features, ResidualUNet
+from hypoxnet.quantities import suggestion
+
+ENTRY_POINT_GROUP = "hypoxnet.backbones"
+
+
+class Backbone(Protocol):
+    """What the joint network asks of a backbone."""
+
+    pooled_features: Sequence[int]
+
+    def __call__(self, images: Tensor, presence: Tensor) -> Features:
+        """Logits and feature maps of a window."""
+
+
+class MonaiBackbone(nn.Module):
+    """A MONAI segmentation network behind a presence-aware stem; features are read where it is coarsest.
+
+    Args:
+        network: Takes `stem_features` channels and returns K logits.
+        bottleneck: The submodule whose output the outcome head pools.
+        channels: Number of input channels C.
+        stem_features: Features of the stem.
+        multiple: Sizes must be multiples of this; windows are padded to it.
+    """
+
+    def __init__(
+        self, network: nn.Module, bottleneck: nn.Module, *, channels: int, stem_features: int, multiple: int
+    ) -> None:
+        super().__init__()
+        self.stem = PresenceStem(channels, stem_features)
+        self.network = network
+        self.multiple = multiple
+        self._bottleneck: list[Tensor] = []
+        bottleneck.register_forward_hook(self._keep)
+        self.pooled_features = (self._measure(stem_features),)
+
+    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._bottleneck.append(output[-1] if isinstance(output, (list, tuple)) else output)
+
+    def _measure(self, stem_features: int) -> int:
+        side = max(self.multiple, 32)
+        training = self.training
+        with torch.no_grad():
+            self.eval()(torch.zeros(1, stem_features, side, side, side), None)
+        self.train(training)
+        return int(self._bottleneck.pop().shape[1])
+
+    def forward(self, images: Tensor, presence: Tensor | None) -> Features:
+        """B C D H W and B C to logits and the bottleneck's features."""
+        padded = pad_to_multiple(images, self.multiple)
+        logits = self.network(padded if presence is None else self.stem(padded, presence))
+        if presence is None:
+            return Features(logits, (), ())
+        return Features(crop_to(logits, images.shape[2:]), (), (self._bottleneck.pop(),))
+
+
+def _segresnet(config: ModelConfig, channels: int, regions: int) -> Backbone:
+    width = config.features[0]
+    blocks = tuple(config.blocks)
+    network = nets.SegResNet(
+        spatial_dims=3, init_filters=width, in_channels=width, out_channels=regions, blocks_down=blocks,
+        blocks_up=(1,) * (len(blocks) - 1), **config.options,
+    )
+    return MonaiBackbone(
+        network, network.down_layers[-1], channels=channels, stem_features=width, multiple=2 ** (len(blocks) - 1)
+    )
+
+
+def _dynunet(config: ModelConfig, channels: int, regions: int) -> Backbone:
+    width, levels = config.features[0], len(config.features)
+    options = {"res_block": True, **config.options}
+    network = nets.DynUNet(
+        spatial_dims=3, in_channels=width, out_channels=regions, kernel_size=[3] * levels,
+        strides=[1] + [2] * (levels - 1), upsample_kernel_size=[2] * (levels - 1), filters=config.features, **options,
+    )
+    return MonaiBackbone(
+        network, network.bottleneck, channels=channels, stem_features=width, multiple=2 ** (levels - 1)
+    )
+
+
+def _swin_unetr(config: ModelConfig, channels: int, regions: int) -> Backbone:
+    width = config.features[0]
+    options = {"feature_size": 12 * max(1, width // 12), **config.options}
+    network = nets.SwinUNETR(in_channels=width, out_channels=regions, **options)
+    return MonaiBackbone(network, network.encoder10, channels=channels, stem_features=width, multiple=32)
+
+
+def _mednext(config: ModelConfig, channels: int, regions: int) -> Backbone:
+    width = config.features[0]
+    options = {"variant": "S", "kernel_size": 3, "deep_supervision": False, **config.options}
+    network = nets.create_mednext(
+        spatial_dims=3, in_channels=width, out_channels=regions, **options
+    )
+    return MonaiBackbone(network, network.bottleneck, channels=channels, stem_features=width, multiple=16)
+
+
+def _residual_unet(config: ModelConfig, channels: int, regions: int) -> Backbone:
+    if config.options:
+        raise ConfigError(f"model.options {sorted(config.options)} are for MONAI's networks; residual_unet has none")
+    return ResidualUNet(config, channels=channels, regions=regions)
+
+
+Builder = Callable[[ModelConfig, int, int], Backbone]
+
+BUILDERS: dict[str, Builder] = {
+    "residual_unet": _residual_unet,
+    "segresnet": _segresnet,
+    "dynunet": _dynunet,
+    "swin_unetr": _swin_unetr,
+    "mednext": _mednext,
+}
+assert tuple(BUILDERS) == BACKBONES
+
+
+def known_builders() -> dict[str, Builder]:
+    """Ours and MONAI's, and those that other packages register under `hypoxnet.backbones`.
+
+    Raises:
+        ConfigError: Two builders have the same name.
+    """
+    builders = dict(BUILDERS)
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name in builders:
+            raise ConfigError(f"the backbone {point.name} of {point.value} has a name that is taken; rename it")
+        builders[point.name] = point.load()
+    return builders
+
+
+def build_backbone(config: ModelConfig, *, channels: int, regions: int) -> Backbone:
+    """The backbone that a configuration names.
+
+    Raises:
+        ConfigError: No backbone has that name, or it refuses its options.
+    """
+    builders = known_builders()
+    if config.backbone not in builders:
+        raise ConfigError(
+            f"model.backbone is {config.backbone!r}, known are {', '.join(builders)}"
+            f"{suggestion(config.backbone, builders)}"
+        )
+    try:
+        return builders[config.backbone](config, channels, regions)
+    except TypeError as error:
+        raise ConfigError(f"model.options {config.options} do not fit {config.backbone}: {error}") from error

@@ -1,0 +1,128 @@
+"""The joint network: one forward pass gives the segmentation and the outcome.
+
+Axis legend: B patients, C channels, K regions, P covariates, F features, R read-outs, J causes, T intervals,
+D H W voxels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hypoxnet.cases import Logits
+from hypoxnet.models.backbones import Backbone
+from hypoxnet.models.heads import OutcomeHead
+from hypoxnet.models.spec import ModelSpec
+
+# Read-outs are log1p(mL) / 3, so that 20 mL is about 1.
+LOG_VOLUME_SCALE = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What one window contributes; sums over windows give the whole patient.
+
+    Args:
+        segmentation: B K D H W logits.
+        deep: Coarser logits, finest first; empty in evaluation mode.
+        pooled_sum: B F, features summed over the tumour.
+        pooled_weight: B F, weight of that sum.
+    """
+
+    segmentation: Tensor
+    deep: tuple[Tensor, ...]
+    pooled_sum: Tensor
+    pooled_weight: Tensor
+
+
+class HypoxNet(nn.Module):
+    """Segmentation network with an outcome head on the same features.
+
+    Args:
+        spec: What it is.
+        backbone: The segmentation network, see `models.backbones`.
+    """
+
+    def __init__(self, spec: ModelSpec, backbone: Backbone) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone = backbone
+        features = sum(backbone.pooled_features)
+        self.head = (
+            OutcomeHead(spec, features=features, read_outs=1 + 2 * spec.regions) if spec.outcome.enabled else None
+        )
+
+    def forward(
+        self,
+        images: Tensor,
+        presence: Tensor,
+        tumour: Tensor,
+        tumour_known: Tensor,
+        covariates: Tensor,
+        covariates_known: Tensor,
+    ) -> Logits:
+        """Segmentation and hazards of windows that each hold their whole patient's tumour.
+
+        Shapes as in `cases.Batch`. Hazards are B 0 0 when the outcome head is switched off.
+        """
+        encoded = self.encode(images, presence, tumour, tumour_known)
+        read_outs = self.read_outs(torch.sigmoid(encoded.segmentation), tumour, tumour_known)
+        hazards = self.outcome(encoded.pooled_sum, encoded.pooled_weight, read_outs, covariates, covariates_known)
+        return Logits(encoded.segmentation, hazards, encoded.deep)
+
+    def encode(self, images: Tensor, presence: Tensor, tumour: Tensor, tumour_known: Tensor) -> Encoded:
+        """Segmentation of a window, and its share of the features inside the tumour.
+
+        Args:
+            images: B C D H W.
+            presence: B C.
+            tumour: B 1 D H W.
+            tumour_known: B.
+        """
+        features = self.backbone(images, presence)
+        mask = self.pooling_mask(features.segmentation, tumour, tumour_known)
+        sums, weights = [], []
+        for feature_map in features.pooled:
+            weight = nn.functional.adaptive_avg_pool3d(mask, feature_map.shape[2:])
+            sums.append((feature_map.float() * weight).sum(dim=(2, 3, 4)))
+            weights.append(weight.sum(dim=(2, 3, 4)).expand(-1, feature_map.shape[1]))
+        return Encoded(features.segmentation, features.deep, torch.cat(sums, dim=1), torch.cat(weights, dim=1))
+
+    def pooling_mask(self, segmentation: Tensor, tumour: Tensor, tumour_known: Tensor) -> Tensor:
+        """Where features are averaged: the contour, or the first predicted region where there is none; B 1 D H W."""
+        predicted = torch.sigmoid(segmentation[:, :1].detach().float())
+        if self.spec.outcome.pool == "prediction":
+            return predicted
+        return torch.where(tumour_known[:, None, None, None, None] > 0, tumour.float(), predicted)
+
+    def read_outs(self, probability: Tensor, tumour: Tensor, tumour_known: Tensor) -> Tensor:
+        """Volumes the outcome head reads: of the tumour, and of each region with its fraction of the tumour.
+
+        Args:
+            probability: B K D H W.
+            tumour: B 1 D H W.
+            tumour_known: B.
+
+        Returns:
+            B (1 + 2 K), detached: the outcome may not deform the contour through its volume.
+        """
+        probability = probability.detach().float()
+        mask = self.pooling_mask(torch.logit(probability[:, :1], eps=1e-6), tumour, tumour_known)
+        inside = probability * mask if self.spec.outcome.pool == "contour" else probability
+        tumour_ml = mask.sum(dim=(2, 3, 4)) * self.spec.voxel_ml
+        region_ml = inside.sum(dim=(2, 3, 4)) * self.spec.voxel_ml
+        fraction = region_ml / tumour_ml.clamp(min=self.spec.voxel_ml)
+        volumes = torch.log1p(torch.cat([tumour_ml, region_ml], dim=1)) / LOG_VOLUME_SCALE
+        return torch.cat([volumes, fraction], dim=1)
+
+    def outcome(
+        self, pooled_sum: Tensor, pooled_weight: Tensor, read_outs: Tensor, covariates: Tensor, covariates_known: Tensor
+    ) -> Tensor:
+        """Hazard logits B J T from what the windows of a patient add up to; B 0 0 without an outcome head."""
+        if self.head is None:
+            return pooled_sum.new_zeros((len(pooled_sum), 0, 0))
+        pooled = pooled_sum / pooled_weight.clamp(min=1e-3)
+        hazards: Tensor = self.head(pooled, read_outs, covariates, covariates_known)
+        return hazards
