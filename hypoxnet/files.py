@@ -1,15 +1,19 @@
-"""Files that are whole or absent: written beside their place, then moved into it."""
+"""Files and folders that are whole or absent: written beside their place, then moved into it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 
 @contextmanager
@@ -37,6 +41,57 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, which takes its place when the block ends without an error.
+
+    What lay at `path` is removed only after the new folder stands there. A process that is killed leaves a hidden
+    folder behind; the next one that writes to `path` clears it away, or puts it back if nothing stands at `path`.
+
+    Raises:
+        NotADirectoryError: `path` is a file.
+
+    Example:
+        >>> parent = Path(tempfile.mkdtemp())
+        >>> with replacing_folder(parent / "a") as temporary:
+        ...     write_text(temporary / "b.txt", "whole")
+        >>> (parent / "a" / "b.txt").read_text()
+        'whole'
+    """
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} is a file, a folder is to be written there; choose another place")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(path)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".part-{os.getpid()}-", suffix=f"-{path.name}"))
+    before = temporary.with_name(temporary.name.replace(".part-", ".old-", 1))
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)  # mkdtemp makes folders that only their owner can enter
+        if path.exists():
+            path.rename(before)
+        temporary.rename(path)
+    finally:
+        if before.exists() and not path.exists():
+            before.rename(path)
+        shutil.rmtree(before, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def clear_leftovers(path: Path) -> None:
+    """Clear what a killed `replacing_folder(path)` left; the former content goes back if nothing replaced it."""
+    pattern = re.compile(rf"\.(old|part)-(\d+)-[^-]+-{re.escape(path.name)}")
+    for leftover in sorted(p for p in path.parent.iterdir() if p.name.startswith((".old-", ".part-"))):
+        found = pattern.fullmatch(leftover.name)
+        if found is None or psutil.pid_exists(int(found[2])):
+            continue
+        if found[1] == "old" and not path.exists():
+            leftover.rename(path)
+        else:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

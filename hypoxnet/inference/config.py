@@ -4,23 +4,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hypoxnet.errors import ConfigError
+
 
 @dataclass
 class InferenceConfig:
     """How a bundle is applied to a case.
 
     Args:
-        overlap: Overlap of neighbouring windows, as a share of the window.
+        overlap: Overlap of neighbouring windows, as a share of the window; null takes the bundle's.
         windows_per_batch: Windows that go through the network at once.
-        mirror: Average over mirrored images (all flips).
-        threshold: Probability at and above which a voxel belongs to a region.
+        mirror: Average over mirrored images (all flips); null takes the bundle's.
+        threshold: Probability at and above which a voxel belongs to a region; null takes the bundle's.
         device: `auto`, `cpu`, `cuda`, `cuda:1` ...
         recompute: Predict finished cases again.
     """
 
-    overlap: float = 0.5
+    overlap: float | None = None
     windows_per_batch: int = 4
-    mirror: bool = False
-    threshold: float = 0.5
+    mirror: bool | None = None
+    threshold: float | None = None
     device: str = "auto"
     recompute: bool = False
+
+    def __post_init__(self) -> None:
+        if self.windows_per_batch < 1:
+            raise ConfigError(f"inference.windows_per_batch is {self.windows_per_batch}, it must be at least 1")
+
+    def chosen(self) -> dict[str, float | bool]:
+        """What overrides the bundle: the settings among overlap, mirror and threshold that are not null.
+
+        Example:
+            >>> InferenceConfig(threshold=0.4).chosen()
+            {'threshold': 0.4}
+        """
+        settings = {"overlap": self.overlap, "mirror": self.mirror, "threshold": self.threshold}
+        return {name: value for name, value in settings.items() if value is not None}

@@ -40,7 +40,8 @@ class MonaiBackbone(nn.Module):
         bottleneck: The submodule whose output the outcome head pools.
         channels: Number of input channels C.
         stem_features: Features of the stem.
-        multiple: Sizes must be multiples of this; windows are padded to it.
+        multiple: Sizes must be multiples of this; windows are padded to it, and to twice as much at least, since a
+            single voxel at the bottleneck could not be normalised.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class MonaiBackbone(nn.Module):
         self._bottleneck.append(output[-1] if isinstance(output, (list, tuple)) else output)
 
     def _measure(self, stem_features: int) -> int:
-        side = max(self.multiple, 32)
+        side = 2 * self.multiple
         training = self.training
         with torch.no_grad():
             self.eval()(torch.zeros(1, stem_features, side, side, side), None)
@@ -67,7 +68,7 @@ class MonaiBackbone(nn.Module):
 
     def forward(self, images: Tensor, presence: Tensor | None) -> Features:
         """B C D H W and B C to logits and the bottleneck's features."""
-        padded = pad_to_multiple(images, self.multiple)
+        padded = pad_to_multiple(images, self.multiple, minimum=2 * self.multiple)
         logits = self.network(padded if presence is None else self.stem(padded, presence))
         if presence is None:
             return Features(logits, (), ())
@@ -106,12 +107,15 @@ def _swin_unetr(config: ModelConfig, channels: int, regions: int) -> Backbone:
 
 
 def _mednext(config: ModelConfig, channels: int, regions: int) -> Backbone:
-    width = config.features[0]
-    options = {"variant": "S", "kernel_size": 3, "deep_supervision": False, **config.options}
-    network = nets.create_mednext(
-        spatial_dims=3, in_channels=width, out_channels=regions, **options
+    width, down = config.features[0], config.blocks[:-1]
+    network = nets.MedNeXt(
+        spatial_dims=3, init_filters=width, in_channels=width, out_channels=regions,
+        blocks_down=down, blocks_bottleneck=config.blocks[-1], blocks_up=down[::-1],
+        **{"kernel_size": 3, "use_residual_connection": True, **config.options},
     )
-    return MonaiBackbone(network, network.bottleneck, channels=channels, stem_features=width, multiple=16)
+    return MonaiBackbone(
+        network, network.bottleneck, channels=channels, stem_features=width, multiple=2 ** len(down)
+    )
 
 
 def _residual_unet(config: ModelConfig, channels: int, regions: int) -> Backbone:

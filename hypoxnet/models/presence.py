@@ -62,9 +62,9 @@ def depth_to_space(volume: Tensor, side: int) -> Tensor:
     return blocks.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, c // side**3, d * side, h * side, w * side)
 
 
-def pad_to_multiple(volume: Tensor, multiple: int) -> Tensor:
-    """Zeros at the far end of each axis until its length is a multiple."""
-    missing = [(-n) % multiple for n in volume.shape[2:]]
+def pad_to_multiple(volume: Tensor, multiple: int, *, minimum: int = 1) -> Tensor:
+    """Zeros at the far end of each axis until its length is a multiple, and no less than a minimum."""
+    missing = [max(n + (-n) % multiple, minimum) - n for n in volume.shape[2:]]
     if not any(missing):
         return volume
     return nn.functional.pad(volume, [0, missing[2], 0, missing[1], 0, missing[0]])

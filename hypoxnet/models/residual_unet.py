@@ -154,7 +154,7 @@ class ResidualUNet(nn.Module):
 
     def forward(self, images: Tensor, presence: Tensor) -> Features:
         """B C D H W and B C to logits and feature maps."""
-        padded = pad_to_multiple(images, self.multiple)
+        padded = pad_to_multiple(images, self.multiple, minimum=2 * self.multiple)
         maps = self.encoder(self.stem(padded, presence))
         finest, *coarser = self.decoder(maps)
         segmentation = crop_to(depth_to_space(finest, self.fold), images.shape[2:])

@@ -1,0 +1,220 @@
+"""What a bundle says about itself: everything inference needs besides the weights, as plain values.
+
+Layout of the folder (MONAI bundle, with safetensors in the place of pickled weights):
+
+    configs/metadata.json            MONAI's keys: versions, task, inputs and outputs with channel, unit and range
+    configs/hypoxnet.json            `BundleSpec`
+    models/model_<i>.safetensors     one file per member of the ensemble
+    docs/README.md                   model card
+    checksums.json                   SHA-256 of every other file
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+from hypoxnet.cases import CAUSES, CENSORED, DEATH, FAILURE, CaseRecord
+from hypoxnet.errors import BundleError, ConfigError, HypoxNetError
+from hypoxnet.models.spec import ModelSpec
+from hypoxnet.transforms.settings import PrepareSettings
+
+FORMAT = "hypoxnet-bundle"
+FORMAT_VERSION = 1
+
+METADATA = "configs/metadata.json"
+SPEC = "configs/hypoxnet.json"
+CARD = "docs/README.md"
+CHECKSUMS = "checksums.json"
+
+INTENDED_USE = "research use only; not a medical device, not for diagnosis or treatment decisions"
+
+
+def weights_name(member: int) -> str:
+    """Path of a member's weights inside the bundle.
+
+    Example:
+        >>> weights_name(0)
+        'models/model_0.safetensors'
+    """
+    return f"models/model_{member}.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceDefaults:
+    """How the bundle was applied when its metrics were measured; inference repeats it unless told otherwise.
+
+    The window is that of the preparation settings.
+
+    Args:
+        overlap: Overlap of neighbouring windows, as a share of the window.
+        mirror: Average over mirrored images.
+        threshold: Probability at and above which a voxel belongs to a region.
+    """
+
+    overlap: float = 0.5
+    mirror: bool = False
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < 1:
+            raise ConfigError(f"inference.overlap is {self.overlap}, it must lie in [0, 1)")
+        if not 0 < self.threshold < 1:
+            raise ConfigError(f"inference.threshold is {self.threshold}, it must lie in (0, 1)")
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSpec:
+    """A trained model in words.
+
+    Args:
+        name: Name of the model.
+        model: How to build each member.
+        settings: How a case is prepared: channels, normalisation constants, spacing, labels, covariates.
+        inference: Overlap, mirroring, threshold.
+        members: Number of networks whose predictions are averaged.
+        version: Version of the model.
+        cohort: Whom it was trained on, as counts (`cohort_counts`): no identifiers, no names of hospitals.
+        metrics: Figures on withheld patients; `{value, low, high}` each.
+        provenance: Versions of packages, seed, time, machine; no paths.
+        digest: SHA-256 over the checksums of a bundle that was read; empty for one that is yet to be written.
+    """
+
+    name: str
+    model: ModelSpec
+    settings: PrepareSettings
+    inference: InferenceDefaults = InferenceDefaults()
+    members: int = 1
+    version: str = "1.0.0"
+    cohort: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        if self.members < 1:
+            raise BundleError(f"{self.name}: a bundle needs at least one model, {self.members} were given")
+        for what, of_model, of_settings in (
+            ("channels", self.model.channels, len(self.settings.channels)),
+            ("regions", self.model.regions, len(self.settings.region_names)),
+            ("covariates", self.model.covariates, len(self.settings.covariates)),
+        ):
+            if of_model != of_settings:
+                raise BundleError(f"{self.name}: the model has {of_model} {what}, its preparation {of_settings}")
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """Names of the causes whose incidence is predicted; empty without an outcome head."""
+        return CAUSES[: self.model.causes] if self.model.outcome.enabled else ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; what is not a finite number (an interval without events) is written as None."""
+        content = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "version": self.version,
+            "intended_use": INTENDED_USE,
+            "members": self.members,
+            "model": self.model.to_json(),
+            "settings": self.settings.to_json(),
+            "regions": list(self.settings.region_names),
+            "causes": list(self.causes),
+            "inference": asdict(self.inference),
+            "cohort": dict(self.cohort),
+            "metrics": dict(self.metrics),
+            "provenance": dict(self.provenance),
+        }
+        return {key: _finite(value) for key, value in content.items()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], *, digest: str = "") -> BundleSpec:
+        """The inverse of `to_json`.
+
+        Raises:
+            BundleError: Another format, a newer version of it, or a value that is missing or of the wrong kind.
+        """
+        check_format(content)
+        try:
+            return cls(
+                name=str(content["name"]),
+                model=ModelSpec.from_json(content["model"]),
+                settings=PrepareSettings.from_json(content["settings"]),
+                inference=InferenceDefaults(**content["inference"]),
+                members=int(content["members"]),
+                version=str(content["version"]),
+                cohort=dict(content["cohort"]),
+                metrics=dict(content["metrics"]),
+                provenance=dict(content["provenance"]),
+                digest=digest,
+            )
+        except KeyError as error:
+            raise BundleError(f"{SPEC} lacks {error}; the bundle was made by hand or by another program") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, BundleError):
+                raise
+            reason = str(error) if isinstance(error, HypoxNetError) else f"{type(error).__name__}: {error}"
+            raise BundleError(f"{SPEC} cannot be used: {reason}") from error
+
+
+def check_format(content: Mapping[str, Any]) -> None:
+    """Refuse what is not a bundle of a version that this program reads.
+
+    Raises:
+        BundleError: Not our format, or a version above `FORMAT_VERSION`.
+    """
+    if not isinstance(content, Mapping) or content.get("format") != FORMAT:
+        raise BundleError(f"{SPEC} is not a description of a HypoxNet bundle (format is not {FORMAT!r})")
+    version = content.get("format_version")
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        raise BundleError(
+            f"{SPEC} has format version {version!r}, this HypoxNet reads 1 to {FORMAT_VERSION}; "
+            "install the version that wrote the bundle, or a newer one"
+        )
+
+
+def cohort_counts(records: Sequence[CaseRecord]) -> dict[str, Any]:
+    """A cohort as numbers, for the bundle and its card: nothing in it points to a patient or a hospital.
+
+    Args:
+        records: The training cases.
+
+    Returns:
+        Counts of patients, cases, sites, channels, masks, outcomes; median follow-up of the censored, months (None
+        when nobody was censored with a time).
+    """
+    events = [r.outcome.event for r in records if r.outcome is not None]
+    followed = [
+        r.outcome.months for r in records if r.outcome and r.outcome.months is not None and r.outcome.event == CENSORED
+    ]
+    return {
+        "patients": len({r.case_id for r in records}),
+        "cases": len(records),
+        "sites": len({r.site for r in records if r.site}),
+        "channels": _counts(name for r in records for name in r.channels),
+        "masks": _counts(name for r in records for name in r.masks),
+        "outcome_known": len(events),
+        "failures": events.count(FAILURE),
+        "deaths_without_failure": events.count(DEATH),
+        "median_follow_up_months": round(median(followed), 1) if followed else None,
+    }
+
+
+def _counts(names: Any) -> dict[str, int]:
+    counted: dict[str, int] = {}
+    for name in names:
+        counted[name] = counted.get(name, 0) + 1
+    return dict(sorted(counted.items()))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

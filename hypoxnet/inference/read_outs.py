@@ -1,0 +1,155 @@
+"""From probabilities to what is said about a patient: maps on the patient's own grid, and numbers with units.
+
+Axis legend: K regions, D H W voxels of the working grid, i j k voxels of the patient's reference grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hypoxnet.bundle.schema import INTENDED_USE, BundleSpec, InferenceDefaults
+from hypoxnet.cases import CaseRecord
+from hypoxnet.geometry import Grid
+from hypoxnet.survival.discrete import incidence_at
+from hypoxnet.transforms.prepare import PreparedCase, onto, union
+from hypoxnet.transforms.reading import read_mask
+from hypoxnet.transforms.settings import PrepareSettings
+from hypoxnet.transforms.spatial import to_grid
+
+
+@dataclass(frozen=True, slots=True)
+class NativeMaps:
+    """Maps on the patient's own grid.
+
+    Args:
+        probability: Region name to i j k, float32.
+        mask: Region name to i j k, bool.
+        tumour: i j k, bool; None when no tumour contour was given.
+        restricted: Probabilities outside the contour were set to 0.
+    """
+
+    probability: Mapping[str, NDArray[np.float32]]
+    mask: Mapping[str, NDArray[np.bool_]]
+    tumour: NDArray[np.bool_] | None
+    restricted: bool
+
+
+def on_reference_grid(
+    probability: Tensor, case: PreparedCase, record: CaseRecord, settings: PrepareSettings, threshold: float
+) -> NativeMaps:
+    """Probabilities on the reference grid, inside the contour where the model is one of insides, and their masks.
+
+    Args:
+        probability: K D H W on the working grid.
+        case: As prepared.
+        record: Whose tumour contours are read again, on their own grid: a contour keeps its voxels.
+        settings: Names of regions and tumour masks.
+        threshold: Probability at and above which a voxel belongs to a region.
+    """
+    maps = to_grid(probability, case.sample.grid, case.reference).clip(0.0, 1.0)
+    tumour = tumour_on(record, settings, case.reference)
+    restricted = settings.inside_tumour and tumour is not None
+    if restricted:
+        maps *= tumour
+    named = dict(zip(settings.region_names, maps, strict=True))
+    return NativeMaps(named, {name: volume >= threshold for name, volume in named.items()}, tumour, restricted)
+
+
+def tumour_on(record: CaseRecord, settings: PrepareSettings, grid: Grid) -> NDArray[np.bool_] | None:
+    """Union of a case's tumour contours on a grid; None when there is no contour."""
+    paths = {name: record.masks[name] for name in settings.tumour if name in record.masks}
+    if not paths:
+        return None
+    contours = [read_mask(path, case=f"{record.key}: {name}") for name, path in paths.items()]
+    mask, own = union(contours, grid)
+    return onto(mask, own, grid)
+
+
+def describe(
+    spec: BundleSpec,
+    record: CaseRecord,
+    case: PreparedCase,
+    *,
+    native: NativeMaps,
+    incidence: Mapping[str, tuple[float, ...]],
+    choices: InferenceDefaults,
+) -> dict[str, Any]:
+    """What the JSON of a case says besides where its files are; volumes in mL, None where there is no number."""
+    voxel_ml = case.reference.voxel_ml
+    tumour_ml = None if native.tumour is None else _ml(native.tumour.sum(), voxel_ml)
+    settings = spec.settings
+    return {
+        "case_id": record.case_id,
+        "visit": record.visit,
+        "site": record.site,
+        "intended_use": INTENDED_USE,
+        "bundle": {"name": spec.name, "version": spec.version, "digest": spec.digest, "members": spec.members},
+        "choices": {**asdict(choices), "window": list(settings.window)},
+        "reference_grid": {"shape": list(case.reference.shape), "spacing_mm": list(case.reference.spacing_mm)},
+        "channels": {
+            "present": [name for name in settings.channels if name in record.channels],
+            "absent": [name for name in settings.channels if name not in record.channels],
+        },
+        "covariates": {
+            "known": [name for name in settings.covariates if name in record.covariates],
+            "missing": [name for name in settings.covariates if name not in record.covariates],
+        },
+        "tumour_ml": tumour_ml,
+        "inside_tumour_only": native.restricted,
+        "regions": {name: _region(native, name, tumour_ml=tumour_ml, voxel_ml=voxel_ml) for name in native.mask},
+        "risk": _risk(spec, case, incidence),
+        "repairs": list(case.sample.repairs),
+        "notes": list(_notes(settings, native)),
+    }
+
+
+def _region(native: NativeMaps, name: str, *, tumour_ml: float | None, voxel_ml: float) -> dict[str, float | None]:
+    volume_ml = _ml(native.mask[name].sum(), voxel_ml)
+    inside_ml = volume_ml if native.tumour is None else _ml((native.mask[name] & native.tumour).sum(), voxel_ml)
+    return {
+        "volume_ml": volume_ml,
+        "fraction": round(inside_ml / tumour_ml, 6) if tumour_ml else None,
+        "expected_ml": _ml(native.probability[name].sum(dtype=np.float64), voxel_ml),
+        "highest_probability": round(float(native.probability[name].max()), 6),
+    }
+
+
+def _risk(spec: BundleSpec, case: PreparedCase, incidence: Mapping[str, tuple[float, ...]]) -> dict[str, Any] | None:
+    """Incidence of each cause by month and at the horizon; None without an outcome head."""
+    if not incidence:
+        return None
+    edges = spec.model.edges_months
+    horizon = spec.model.outcome.horizon_months
+    values = torch.tensor(list(incidence.values()), dtype=torch.float64)[None]
+    at_horizon = incidence_at(values, horizon, edges)[0]
+    contour = spec.model.outcome.pool == "contour" and bool(case.sample.tumour_known > 0)
+    return {
+        "months": [None if math.isinf(edge) else edge for edge in edges],
+        "incidence": {cause: [round(p, 6) for p in row] for cause, row in incidence.items()},
+        "horizon_months": None if math.isinf(edges[-1]) else horizon,
+        "at_horizon": {cause: round(float(p), 6) for cause, p in zip(incidence, at_horizon, strict=True)},
+        "pooled_inside": "contour" if contour else "prediction",
+    }
+
+
+def _notes(settings: PrepareSettings, native: NativeMaps) -> list[str]:
+    if native.restricted:
+        return ["probabilities outside the tumour contour were set to 0: the model was trained inside contours"]
+    if settings.inside_tumour:
+        return [
+            "no tumour contour was given, and the model was trained inside contours: outside a tumour its probabilities "
+            "mean little"
+        ]
+    return []
+
+
+def _ml(voxels: float | np.number[Any], voxel_ml: float) -> float:
+    return round(float(voxels) * voxel_ml, 6)

@@ -1,0 +1,162 @@
+"""Inference over a cohort: every case that can be predicted is; a case that fails is a line with its reason."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from hypoxnet.cases import CaseRecord
+from hypoxnet.errors import CaseError, HypoxNetError
+from hypoxnet.inference.predictor import Predictor
+from hypoxnet.inference.table import failed_row, finished_row, write_table
+from hypoxnet.inference.writing import finished, read_prediction, refuse_foreign, write_prediction
+
+log = logging.getLogger(__name__)
+
+TABLE = "predictions.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRun:
+    """What became of a cohort.
+
+    Args:
+        predictions: The table, one line per case.
+        predicted: Keys of the cases that were predicted now.
+        kept: Keys of the cases that were finished before.
+        failed: Key to the reason in one sentence.
+    """
+
+    predictions: Path
+    predicted: tuple[str, ...]
+    kept: tuple[str, ...]
+    failed: Mapping[str, str]
+
+
+def run_inference(
+    predictor: Predictor,
+    records: Sequence[CaseRecord],
+    output: Path,
+    *,
+    recompute: bool = False,
+    progress: bool = True,
+) -> InferenceRun:
+    """Predict every case into `output/<key>/` and tell of all of them in `output/predictions.csv`.
+
+    The table is rewritten after each case, so an interrupted run loses nothing; run again, finished cases are kept, and
+    cases whose files, bundle or choices have changed are predicted again.
+
+    Args:
+        predictor: The loaded bundle.
+        records: The cohort, in the order of the table.
+        output: Folder of the predictions.
+        recompute: Predict finished cases again.
+        progress: Show a bar when the standard error is a terminal.
+
+    Raises:
+        CaseError: Two records have the same key, or a key cannot be the name of a folder.
+    """
+    check_keys(records)
+    cohort = _Cohort(predictor, output)
+    with _bar(shown=progress) as bar:
+        task = bar.add_task("finished cases", total=len(records))
+        for record in records if not recompute else ():
+            cohort.keep(record)
+            bar.advance(task)
+        cohort.write(records)
+        kept = tuple(cohort.rows)
+        bar.reset(task, total=len(records), completed=len(kept))
+        for record in [r for r in records if r.key not in kept]:
+            bar.update(task, description=record.key)
+            cohort.predict(record)
+            cohort.write(records)
+            bar.advance(task)
+    failed = {key: str(row["reason"]) for key, row in cohort.rows.items() if row["status"] == "failed"}
+    predicted = tuple(key for key in cohort.rows if key not in kept and key not in failed)
+    log.info("%d predicted, %d kept, %d failed: %s", len(predicted), len(kept), len(failed), output / TABLE)
+    return InferenceRun(output / TABLE, predicted, kept, failed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cohort:
+    """The rows of the table as they come in, by key."""
+
+    predictor: Predictor
+    output: Path
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def keep(self, record: CaseRecord) -> None:
+        """Take over a case that was finished before."""
+        try:
+            content = finished(self.output / record.key, record.key, digest=self.predictor.digest(record))
+        except OSError:
+            return
+        if content is not None:
+            self.rows[record.key] = finished_row(record, content)
+
+    def predict(self, record: CaseRecord) -> None:
+        """Predict and write one case; what is wrong with it becomes its row."""
+        begin = time.perf_counter()
+        folder = self.output / record.key
+        try:
+            refuse_foreign(folder, record.key)
+            prediction = self._predict(record, folder)
+        except (HypoxNetError, OSError) as error:
+            self.rows[record.key] = failed_row(record, error)
+            log.error("%s", self.rows[record.key]["reason"])
+            return
+        self.rows[record.key] = finished_row(record, prediction)
+        log.info("%s: predicted in %.1f s", record.key, time.perf_counter() - begin)
+
+    def _predict(self, record: CaseRecord, folder: Path) -> Mapping[str, Any]:
+        try:
+            digest = self.predictor.digest(record)
+        except OSError:
+            digest = ""  # a file is missing: predict says which
+        earlier = read_prediction(folder, record.key)
+        if earlier is not None and digest and earlier.get("digest") != digest:
+            # If the case fails now, a map made from other files must not stay beside that reason.
+            shutil.rmtree(folder)
+        prediction = self.predictor.predict(record)
+        write_prediction(prediction, folder, digest=digest)
+        return prediction.read_outs
+
+    def write(self, records: Sequence[CaseRecord]) -> None:
+        """The table, in the order of the manifest."""
+        rows = [self.rows[record.key] for record in records if record.key in self.rows]
+        write_table(rows, self.predictor.spec, self.output / TABLE)
+
+
+def check_keys(records: Sequence[CaseRecord]) -> None:
+    """Refuse a cohort whose cases cannot each have a folder.
+
+    Raises:
+        CaseError: Two records have the same key, or a key has a path in it.
+    """
+    lines: dict[str, int] = {}
+    for record in records:
+        key = record.key
+        if not key or key.startswith(".") or key == TABLE or any(c in key for c in "/\\\0:"):
+            raise CaseError(
+                f"line {record.line}: {key!r} cannot be the name of a folder; choose another case_id or visit"
+            )
+        if key in lines:
+            raise CaseError(f"lines {lines[key]} and {record.line} are both {key}; give them different visits")
+        lines[key] = record.line
+
+
+def _bar(*, shown: bool) -> Progress:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not (shown and sys.stderr.isatty())
+    )

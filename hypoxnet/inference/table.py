@@ -1,0 +1,68 @@
+"""`predictions.csv`: one line per case of a cohort, for a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hypoxnet.bundle.schema import BundleSpec
+from hypoxnet.cases import CAUSES, CaseRecord
+from hypoxnet.errors import HypoxNetError
+from hypoxnet.files import write_text
+
+# Short names of the causes.
+SHORT = {CAUSES[0]: "risk", CAUSES[1]: "death"}
+
+REGION_COLUMNS = ("volume_ml", "fraction", "expected_ml")
+
+
+def columns(spec: BundleSpec) -> list[str]:
+    """Columns of the table.
+
+    `risk` and `death` are cumulative incidences at the model's horizon, `risk_12m` at 12 months; a yes/no end point has
+    the one column `risk`. `expected_ml` is the sum of the probabilities.
+    """
+    names = ["case_id", "visit", "site", "status", "reason", "tumour_ml"]
+    names += [f"{region}_{what}" for region in spec.settings.region_names for what in REGION_COLUMNS]
+    months = [edge for edge in spec.model.edges_months if not math.isinf(edge)]
+    for cause in spec.causes:
+        names += [SHORT[cause], *(f"{SHORT[cause]}_{edge:g}m" for edge in months)]
+    return names
+
+
+def finished_row(record: CaseRecord, read_outs: Mapping[str, Any]) -> dict[str, Any]:
+    """The line of a case that was predicted, from what its JSON says."""
+    row: dict[str, Any] = {**_identity(record), "status": "ok", "reason": "", "tumour_ml": read_outs["tumour_ml"]}
+    for region, values in read_outs["regions"].items():
+        row |= {f"{region}_{what}": values[what] for what in REGION_COLUMNS}
+    risk = read_outs["risk"]
+    if risk is not None:
+        for cause, by_month in risk["incidence"].items():
+            row[SHORT[cause]] = risk["at_horizon"][cause]
+            row |= {f"{SHORT[cause]}_{m:g}m": p for m, p in zip(risk["months"], by_month, strict=True) if m is not None}
+    return row
+
+
+def failed_row(record: CaseRecord, error: Exception) -> dict[str, Any]:
+    """The line of a case that failed: its reason in one line, named by the case."""
+    reason = " ".join(str(error).split())
+    if not isinstance(error, HypoxNetError) or record.key not in reason:
+        reason = f"{record.key}: {reason}"
+    return {**_identity(record), "status": "failed", "reason": reason}
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], spec: BundleSpec, path: Path) -> None:
+    """Write the table atomically; an empty cell is "not known"."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns(spec), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _identity(record: CaseRecord) -> dict[str, str]:
+    return {"case_id": record.case_id, "visit": record.visit, "site": record.site}

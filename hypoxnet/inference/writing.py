@@ -1,0 +1,95 @@
+"""A prediction on disk: one folder per case, whole or absent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from hypoxnet.cases import Prediction
+from hypoxnet.errors import CaseError
+from hypoxnet.files import replacing_folder, sha256_of, write_json
+from hypoxnet.geometry import Grid
+
+FORMAT = "hypoxnet-prediction"
+
+
+def write_prediction(prediction: Prediction, folder: Path, *, digest: str = "") -> Path:
+    """Write `<key>_<region>_probseg.nii.gz`, `<key>_<region>_mask.nii.gz` and `<key>.json` into `folder`.
+
+    The folder appears at once, in the place of an earlier prediction; the same prediction gives the same bytes.
+
+    Args:
+        prediction: What to write.
+        folder: Named by the key of the case.
+        digest: What the prediction depends on, see `Predictor.digest`; by it a finished case is recognised.
+
+    Returns:
+        The JSON of the case.
+
+    Raises:
+        CaseError: The folder holds files that are no prediction.
+    """
+    refuse_foreign(folder, prediction.key)
+    with replacing_folder(folder) as temporary:
+        for region, probability in prediction.probability.items():
+            write_volume(probability, prediction.grid, temporary / f"{prediction.key}_{region}_probseg.nii.gz")
+        for region, mask in prediction.mask.items():
+            write_volume(mask.astype(np.uint8), prediction.grid, temporary / f"{prediction.key}_{region}_mask.nii.gz")
+        files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
+        content = {"format": FORMAT, "key": prediction.key, **prediction.read_outs, "files": files, "digest": digest}
+        write_json(temporary / f"{prediction.key}.json", content)
+    return folder / f"{prediction.key}.json"
+
+
+def write_volume(array: NDArray[Any], grid: Grid, path: Path) -> None:
+    """Write a NIfTI file with a grid's affine (sform and qform, scanner coordinates), in the array's own type."""
+    image = nib.Nifti1Image(array, grid.matrix)
+    image.set_sform(grid.matrix, code="scanner")
+    image.set_qform(grid.matrix, code="scanner")
+    image.header.set_xyzt_units("mm", "sec")
+    nib.save(image, path)
+
+
+def finished(folder: Path, key: str, *, digest: str) -> dict[str, Any] | None:
+    """The JSON of a case whose prediction is whole and depends on what `digest` names; None otherwise."""
+    content = read_prediction(folder, key)
+    if content is None or content.get("digest") != digest:
+        return None
+    for name, checksum in content["files"].items():
+        path = folder / name
+        if not path.is_file() or sha256_of(path) != checksum:
+            return None
+    return content
+
+
+def read_prediction(folder: Path, key: str) -> dict[str, Any] | None:
+    """The JSON of a case, or None where there is none that inference wrote."""
+    try:
+        content = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("files"), dict):
+        return None
+    return content
+
+
+def refuse_foreign(folder: Path, key: str) -> None:
+    """Refuse to replace a folder that inference did not write: it could hold the patient's images.
+
+    Raises:
+        CaseError: Names the first file that is not part of a prediction.
+    """
+    if not folder.is_dir():
+        return
+    content = read_prediction(folder, key)
+    ours = {f"{key}.json", *content["files"]} if content else set()
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours)
+    if foreign:
+        raise CaseError(
+            f"{key}: {folder} holds {foreign[0]}, which inference did not write; choose another output folder"
+        )

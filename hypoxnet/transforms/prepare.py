@@ -1,0 +1,247 @@
+"""`prepare`: everything deterministic between a case's files and the network. Training and inference share it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hypoxnet.cases import CaseRecord, Sample
+from hypoxnet.errors import CaseError
+from hypoxnet.geometry import Grid
+from hypoxnet.hypoxia.ratios import reference_value
+from hypoxnet.transforms.normalise import intensity_transform
+from hypoxnet.transforms.reading import Volume, read_mask, read_volume
+from hypoxnet.transforms.settings import PrepareSettings
+from hypoxnet.transforms.spatial import WorkingGrid, refuse_no_overlap, to_grid
+
+# A voxel belongs to a resampled mask when at least half of it does.
+HALF = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCase:
+    """A sample, and the patient's own grid to which predictions return.
+
+    Args:
+        sample: On the working grid.
+        reference: Grid of the reference channel, as in its file.
+    """
+
+    sample: Sample
+    reference: Grid
+
+
+def files_of(record: CaseRecord, settings: PrepareSettings) -> dict[str, Path]:
+    """The files of a case that these settings read, by column name."""
+    masks = {name for region in settings.regions for name in region.masks} | set(settings.tumour)
+    channels = set(settings.channels)
+    if settings.threshold:
+        masks.add(settings.threshold.reference_mask)
+        channels.add(settings.threshold.channel)
+    everything = {**record.channels, **record.masks}
+    return {name: path for name, path in everything.items() if name in channels | masks}
+
+
+def prepare(record: CaseRecord, settings: PrepareSettings) -> PreparedCase:
+    """Read a case and bring it onto the working grid.
+
+    Args:
+        record: The case; labels and outcome may be missing.
+        settings: What is read and how.
+
+    Raises:
+        CaseError: A file is missing or damaged, channels do not overlap, or no channel of the network is present.
+        GeometryError: An affine is unusable.
+    """
+    present = [name for name in settings.channels if name in record.channels]
+    if not present:
+        raise CaseError(
+            f"{record.key}: the network reads {', '.join(settings.channels)}, the manifest (line {record.line}) has "
+            f"{', '.join(record.channels) or 'no channel'}; give at least one of them"
+        )
+    reference_name = settings.reference if settings.reference in present else present[0]
+    repairs = []
+    if reference_name != settings.reference:
+        repairs.append(f"{settings.reference} is absent, the grid of {reference_name} is the reference grid")
+    volumes = {name: read_volume(record.channels[name], case=f"{record.key}: {name}") for name in present}
+    working = WorkingGrid(volumes[reference_name], spacing_mm=settings.spacing_mm)
+    images = [_channel(name, volumes.get(name), working, record, repairs) for name in settings.channels]
+    normalised = [
+        _normalised(image, settings, index, volumes.get(name), working)
+        for index, (name, image) in enumerate(zip(settings.channels, images, strict=True))
+    ]
+    masks = _masks(record, settings, working, repairs)
+    sample = Sample(
+        key=record.key,
+        images=torch.cat(normalised).contiguous(),
+        presence=torch.tensor([float(name in volumes) for name in settings.channels]),
+        grid=working.grid,
+        repairs=tuple(repairs),
+        **_labels(record, settings, working, masks),
+        **_tumour(settings, working, masks),
+        **_outcome(record),
+        **_covariates(record, settings),
+    )
+    return PreparedCase(sample, volumes[reference_name].grid)
+
+
+def _channel(
+    name: str, volume: Volume | None, working: WorkingGrid, record: CaseRecord, repairs: list[str]
+) -> Tensor | None:
+    if volume is None:
+        return None
+    repairs.extend(volume.repairs)
+    if volume is working.reference:
+        return working.image.as_tensor().float()
+    refuse_no_overlap(volume.grid, working.reference.grid, case=f"{record.key}: {name}")
+    if not volume.grid.same_as(working.reference.grid):
+        repairs.append(
+            f"{name} ({volume.grid.describe()}) was resampled onto the reference grid's space "
+            f"({working.reference.grid.describe()})"
+        )
+    return working.resample(volume.array, volume.grid)
+
+
+def _normalised(
+    image: Tensor | None, settings: PrepareSettings, index: int, volume: Volume | None, working: WorkingGrid
+) -> Tensor:
+    """The network's input for one channel, 1 D H W; 0 where the channel was not measured."""
+    if image is None or volume is None:
+        return torch.zeros(1, *working.grid.shape)
+    normalised = torch.as_tensor(intensity_transform(settings.norms[index])(image)).float()
+    if volume is working.reference:
+        return normalised
+    return normalised * working.covers(volume.grid)
+
+
+def _masks(
+    record: CaseRecord, settings: PrepareSettings, working: WorkingGrid, repairs: list[str]
+) -> dict[str, Volume]:
+    masks = {}
+    for name in files_of(record, settings):
+        if name in record.masks:
+            mask = read_mask(record.masks[name], case=f"{record.key}: {name}")
+            refuse_no_overlap(mask.grid, working.reference.grid, case=f"{record.key}: {name}")
+            repairs.extend(mask.repairs)
+            masks[name] = mask
+    return masks
+
+
+def _labels(
+    record: CaseRecord, settings: PrepareSettings, working: WorkingGrid, masks: dict[str, Volume]
+) -> dict[str, Tensor]:
+    regions = region_masks(record, settings, masks, working.reference.grid)
+    planes = [
+        _on_working_grid(*regions[name], working=working) if name in regions else _empty(working)
+        for name in settings.region_names
+    ]
+    known = [float(name in regions) for name in settings.region_names]
+    return {"label": torch.cat(planes), "label_known": torch.tensor(known)}
+
+
+def region_masks(
+    record: CaseRecord, settings: PrepareSettings, masks: dict[str, Volume], reference: Grid
+) -> dict[str, tuple[NDArray[np.bool_], Grid]]:
+    """The true regions of a case on a grid of their own files; a region nobody contoured is left out.
+
+    Args:
+        record: The case.
+        settings: Which regions there are, and from what.
+        masks: The case's masks as read.
+        reference: The reference grid, used where masks of one region lie on different grids.
+    """
+    if settings.threshold is not None:
+        region = _threshold_region(record, settings, masks)
+        return {} if region is None else {settings.region_names[0]: region}
+    found = {}
+    for region in settings.regions:
+        parts = [masks[name] for name in region.masks if name in masks]
+        if parts:
+            found[region.name] = union(parts, reference)
+    return found
+
+
+def union(masks: Sequence[Volume], reference: Grid) -> tuple[NDArray[np.bool_], Grid]:
+    """Union of masks: on their own grid when they share one, else on the reference grid."""
+    grid = masks[0].grid
+    if all(mask.grid.same_as(grid) for mask in masks):
+        return np.logical_or.reduce([mask.array for mask in masks]), grid
+    return np.logical_or.reduce([onto(mask.array, mask.grid, reference) for mask in masks]), reference
+
+
+def onto(mask: NDArray[np.bool_], source: Grid, target: Grid) -> NDArray[np.bool_]:
+    """A mask on another grid: voxels of which at least half is inside."""
+    if source.same_as(target):
+        return mask
+    share = to_grid(torch.from_numpy(mask)[None].float(), source, target, beyond="zeros")[0]
+    return np.asarray(share >= HALF)
+
+
+def _threshold_region(
+    record: CaseRecord, settings: PrepareSettings, masks: dict[str, Volume]
+) -> tuple[NDArray[np.bool_], Grid] | None:
+    """Voxels of the tumour whose ratio to the reference region reaches the threshold, on the channel's own grid."""
+    label = settings.threshold
+    assert label is not None
+    contours = [masks[name] for name in settings.tumour if name in masks]
+    if label.channel not in record.channels or not contours:
+        return None
+    if label.reference_mask and label.reference_mask not in masks:
+        return None
+    volume = read_volume(record.channels[label.channel], case=f"{record.key}: {label.channel}")
+    tumour, grid = union(contours, volume.grid)
+    inside = onto(tumour, grid, volume.grid)
+    divisor = 1.0
+    if label.reference_mask:
+        region = masks[label.reference_mask]
+        divisor = reference_value(
+            volume.array, onto(region.array, region.grid, volume.grid), statistic=label.reference_statistic
+        )
+    return (volume.array >= label.threshold * divisor) & inside, volume.grid
+
+
+def _tumour(settings: PrepareSettings, working: WorkingGrid, masks: dict[str, Volume]) -> dict[str, Tensor]:
+    contours = [masks[name] for name in settings.tumour if name in masks]
+    if not contours:
+        return {"tumour": _empty(working), "tumour_known": torch.tensor(0.0)}
+    mask, grid = union(contours, working.reference.grid)
+    return {"tumour": _on_working_grid(mask, grid, working=working), "tumour_known": torch.tensor(1.0)}
+
+
+def _on_working_grid(mask: NDArray[np.bool_], grid: Grid, *, working: WorkingGrid) -> Tensor:
+    return (working.resample(mask, grid) >= HALF).to(torch.uint8)
+
+
+def _empty(working: WorkingGrid) -> Tensor:
+    return torch.zeros(1, *working.grid.shape, dtype=torch.uint8)
+
+
+def _outcome(record: CaseRecord) -> dict[str, Tensor]:
+    outcome = record.outcome
+    months = math.nan if outcome is None or outcome.months is None else outcome.months
+    return {
+        "months": torch.tensor(months, dtype=torch.float32),
+        "event": torch.tensor(outcome.event if outcome else 0, dtype=torch.int64),
+        "outcome_known": torch.tensor(float(outcome is not None)),
+    }
+
+
+def _covariates(record: CaseRecord, settings: PrepareSettings) -> dict[str, Tensor]:
+    known = [float(name in record.covariates) for name in settings.covariates]
+    values = [
+        (record.covariates[name] - mean) / sd if name in record.covariates else 0.0
+        for name, mean, sd in zip(
+            settings.covariates, settings.covariate_means, settings.covariate_sds, strict=True
+        )
+    ]
+    return {
+        "covariates": torch.tensor(values, dtype=torch.float32),
+        "covariates_known": torch.tensor(known, dtype=torch.float32),
+    }

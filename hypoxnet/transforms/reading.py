@@ -1,0 +1,121 @@
+"""Reading one volume or mask: what is wrong is refused, what is repaired is reported."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from hypoxnet.errors import CaseError, GeometryError
+from hypoxnet.geometry import Grid, without_shear
+
+log = logging.getLogger(__name__)
+
+# Degrees. Below this the axes are right angles to the digits of a float32 header.
+REPORTED_SHEAR = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """Voxels with their grid.
+
+    Args:
+        array: i j k, float32; bool for a mask.
+        grid: Where the voxels are.
+        repairs: What was repaired while reading, one sentence each.
+    """
+
+    array: NDArray[Any]
+    grid: Grid
+    repairs: tuple[str, ...] = ()
+
+
+def read_volume(path: Path, *, case: str) -> Volume:
+    """Read one 3D image.
+
+    Args:
+        path: NIfTI file.
+        case: Name of the case and channel, for messages.
+
+    Raises:
+        CaseError: The file is missing, unreadable, 4D, or holds nan or infinity.
+        GeometryError: Its affine is unusable.
+    """
+    image = _open(path, case)
+    grid, repairs = grid_of(image, path, case=case)
+    try:
+        array = np.asarray(image.dataobj, dtype=np.float32).reshape(grid.shape)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise CaseError(f"{case}: {path} is damaged or cut short ({error}); copy it again") from error
+    if not np.isfinite(array).all():
+        count = int(array.size - np.isfinite(array).sum())
+        raise CaseError(
+            f"{case}: {path} has {count} of {array.size} voxels that are nan or infinite; write it again with numbers"
+        )
+    return Volume(array, grid, repairs)
+
+
+def read_mask(path: Path, *, case: str) -> Volume:
+    """Read one mask.
+
+    Raises:
+        CaseError: As for `read_volume`, or a voxel is neither 0 nor 1.
+        GeometryError: Its affine is unusable.
+    """
+    volume = read_volume(path, case=case)
+    values = np.unique(volume.array)
+    if not np.isin(values, (0.0, 1.0)).all():
+        other = next(float(v) for v in values if v not in (0.0, 1.0))
+        raise CaseError(
+            f"{case}: {path} is a mask with the value {other:g}, a mask holds 0 and 1 only; write each structure into "
+            "a mask of its own"
+        )
+    return Volume(volume.array > 0.5, volume.grid, volume.repairs)
+
+
+def read_grid(path: Path, *, case: str) -> tuple[Grid, tuple[str, ...]]:
+    """The grid alone, from the header; voxels are not read.
+
+    Raises:
+        CaseError: The file is missing, no image, or 4D.
+        GeometryError: Its affine is unusable.
+    """
+    return grid_of(_open(path, case), path, case=case)
+
+
+def _open(path: Path, case: str) -> Any:
+    try:
+        return nib.load(path)
+    except FileNotFoundError as error:
+        raise CaseError(f"{case}: {path} does not exist; mend the path in the manifest") from error
+    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
+        raise CaseError(f"{case}: {path} cannot be read as an image ({error}); give a NIfTI file") from error
+
+
+def grid_of(image: Any, path: Path, *, case: str) -> tuple[Grid, tuple[str, ...]]:
+    """The grid of an opened image, with rounding of its direction cosines taken out."""
+    shape, repairs = tuple(int(n) for n in image.shape), []
+    if len(shape) > 3 and int(np.prod(shape[3:])) == 1:
+        repairs.append(f"{path.name}: one frame of {len(shape)} dimensions read as 3D")
+        shape = shape[:3]
+    if len(shape) != 3:
+        raise CaseError(
+            f"{case}: {path} has shape {' x '.join(map(str, shape))}, one 3D volume is needed; split the series or make "
+            "a map of it"
+        )
+    try:
+        affine, angle = without_shear(image.affine)
+        grid = Grid.from_affine(shape, affine)
+    except GeometryError as error:
+        raise GeometryError(f"{case}: {path}: {error}") from error
+    if angle > REPORTED_SHEAR:
+        repairs.append(f"{path.name}: direction cosines were off a right angle by {angle:.4f} degrees, made orthogonal")
+    return grid, tuple(repairs)

@@ -1,0 +1,127 @@
+"""What `prepare` does to a case, as plain values: part of every bundle and of every cache key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import inf
+from typing import Any
+
+from hypoxnet.errors import BundleError
+
+# Raise it when prepare gives other numbers for the same settings: old cache entries are then made anew.
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelNorm:
+    """Normalisation of one channel.
+
+    Args:
+        kind: `fixed` is (log1p(x) if `log` else x - centre) / scale with the same constants for every patient, so that
+            an SUV keeps its meaning; `image` is the z-score over the image's non-zero voxels, for weighted MR, whose
+            scale is arbitrary.
+        centre: Subtracted, in the channel's unit (after the logarithm where there is one).
+        scale: Divided by.
+        log: Compress with log1p first: uptake is skewed.
+        low: Values are clipped here before anything else.
+        high: Likewise.
+    """
+
+    kind: str
+    centre: float
+    scale: float
+    log: bool
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One label region and the mask columns whose union it is."""
+
+    name: str
+    masks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdLabel:
+    """A label computed from a channel: ratio to a reference region at or above a threshold, inside the tumour."""
+
+    channel: str
+    reference_mask: str
+    reference_statistic: str
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareSettings:
+    """Everything deterministic between files and network.
+
+    Args:
+        channels: Quantities, in the order of the network's inputs.
+        norms: Normalisation of each channel.
+        reference: Channel whose grid is the patient's reference grid.
+        spacing_mm: Spacing of the working grid.
+        window: Voxels of the network's window.
+        tumour: Mask columns whose union is the tumour.
+        regions: Label regions; for a threshold label their masks are empty.
+        threshold: How a threshold label is computed; None when contours are the label.
+        inside_tumour: Regions are scored and predicted inside the tumour contour only, where there is one.
+        covariates: Names, in the order of the network's inputs.
+        covariate_means: Of the training patients.
+        covariate_sds: Of the training patients.
+        edges_months: Right edges of the outcome's intervals; (inf,) for a yes/no end point.
+    """
+
+    channels: tuple[str, ...]
+    norms: tuple[ChannelNorm, ...]
+    reference: str
+    spacing_mm: tuple[float, float, float]
+    window: tuple[int, int, int]
+    tumour: tuple[str, ...]
+    regions: tuple[Region, ...]
+    threshold: ThresholdLabel | None
+    inside_tumour: bool
+    covariates: tuple[str, ...]
+    covariate_means: tuple[float, ...]
+    covariate_sds: tuple[float, ...]
+    edges_months: tuple[float, ...]
+
+    @property
+    def region_names(self) -> tuple[str, ...]:
+        """Names of the regions in the order of the network's outputs."""
+        return tuple(region.name for region in self.regions)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; infinity, which JSON does not know, is written as None."""
+        content = json.loads(json.dumps(asdict(self)))
+        content["edges_months"] = [None if edge == inf else edge for edge in self.edges_months]
+        return {"version": VERSION, **content}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> PrepareSettings:
+        """The inverse of `to_json`.
+
+        Raises:
+            BundleError: Written by a version that prepared differently.
+            TypeError: A key is unknown or missing.
+        """
+        values = dict(content)
+        version = values.pop("version", None)
+        if version != VERSION:
+            raise BundleError(
+                f"the preparation settings have version {version}, this HypoxNet prepares by version {VERSION}; "
+                "use the HypoxNet that wrote them or train again"
+            )
+        values["norms"] = tuple(ChannelNorm(**norm) for norm in values["norms"])
+        values["regions"] = tuple(Region(region["name"], tuple(region["masks"])) for region in values["regions"])
+        values["threshold"] = ThresholdLabel(**values["threshold"]) if values["threshold"] else None
+        values["edges_months"] = tuple(inf if edge is None else float(edge) for edge in values["edges_months"])
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+    def digest(self) -> str:
+        """A name for these settings that changes with any of them."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
