@@ -16,7 +16,7 @@ from hypoxnet.errors import GeometryError
 
 Affine = NDArray[np.float64]
 
-# Direction cosines are written with 6 to 7 digits by scanners and converters, angles off by less than this are rounding.
+# Scanners and converters write direction cosines with 6 to 7 digits: angles off by less than this are rounding.
 ROUNDING_DEGREES = 0.1
 # Corners of two grids that differ by less than this fraction of a voxel are the same grid.
 SAME_GRID_VOXELS = 0.05

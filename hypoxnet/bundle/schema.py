@@ -186,10 +186,9 @@ def cohort_counts(records: Sequence[CaseRecord]) -> dict[str, Any]:
         Counts of patients, cases, sites, channels, masks, outcomes; median follow-up of the censored, months (None
         when nobody was censored with a time).
     """
-    events = [r.outcome.event for r in records if r.outcome is not None]
-    followed = [
-        r.outcome.months for r in records if r.outcome and r.outcome.months is not None and r.outcome.event == CENSORED
-    ]
+    outcomes = [r.outcome for r in records if r.outcome is not None]
+    events = [outcome.event for outcome in outcomes]
+    followed = [o.months for o in outcomes if o.months is not None and o.event == CENSORED]
     return {
         "patients": len({r.case_id for r in records}),
         "cases": len(records),

@@ -40,7 +40,9 @@ def settings_of(config: Any, prefix: str = "") -> Iterator[Setting]:
         if is_dataclass(value):
             yield from settings_of(value, f"{prefix}{item.name}.")
         else:
-            default = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")
+            default = (
+                yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")
+            )
             yield Setting(prefix + item.name, default, meanings.get(item.name, ""))
 
 

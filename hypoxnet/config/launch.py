@@ -48,7 +48,9 @@ def to_typed(composed: DictConfig, schema: type[Config]) -> Config:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.to_container(composed, resolve=True)))
+        typed = OmegaConf.to_object(
+            OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.to_container(composed, resolve=True))
+        )
     except OmegaConfBaseException as error:
         raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from error
     assert isinstance(typed, schema)
@@ -81,7 +83,6 @@ def launch(configs: Path, name: str, schema: type[Config], job: Callable[[Config
 def _compose_and_run(configs: Path, name: str, schema: type[Config], job: Callable[[Config], int]) -> int:
     from hydra import main
     from hydra.core.config_store import ConfigStore
-    from omegaconf import DictConfig
 
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     status = 2  # Hydra ends the process with 1 when it cannot compose: for the user that is bad input

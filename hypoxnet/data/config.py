@@ -47,7 +47,8 @@ class DataConfig:
         manifest: CSV or TSV of the cohort; empty uses the embedded phantom cohort.
         phantom: Preset of the embedded cohort.
         channels: Quantities the network reads, in order; empty takes every channel of the training cases.
-        reference: Channel whose grid is the patient's reference grid; empty takes the first PET, else the first channel.
+        reference: Channel whose grid is the patient's reference grid; empty takes the first PET channel,
+            else the first one.
         spacing_mm: Spacing of the working grid.
         window: Voxels of the window that the network sees in training and inference.
         tumour: Mask columns whose union is the tumour.

@@ -84,6 +84,7 @@ class SampleStore:
         self._samples: dict[str, Sample] = {}
 
     def __call__(self, record: CaseRecord) -> Sample:
+        """The sample of a record."""
         if record.key in self._samples:
             return self._samples[record.key]
         sample = self.cache.get(record).sample
@@ -140,12 +141,20 @@ class HypoxiaDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Windows by `focus` and `anywhere`, in an order drawn for each epoch."""
         dataset = WindowDataset(
-            self.training, self.store, window=self.config.window, focus=self.config.focus,
-            anywhere=self.config.anywhere, seed=self.seed,
+            self.training,
+            self.store,
+            window=self.config.window,
+            focus=self.config.focus,
+            anywhere=self.config.anywhere,
+            seed=self.seed,
         )
         rank, world = self._place()
         sampler = WindowSampler(
-            len(dataset), batch_size=self.batch_size, steps=self.steps_per_epoch, seed=self.seed, rank=rank,
+            len(dataset),
+            batch_size=self.batch_size,
+            steps=self.steps_per_epoch,
+            seed=self.seed,
+            rank=rank,
             world_size=world,
         )
         return self._loader(dataset, sampler)
@@ -184,5 +193,3 @@ class _CentredWindows(WindowDataset):
     def __getitem__(self, request: WindowRequest) -> Sample:
         sample = self.load(self.records[request.case])
         return cut_window(sample, tumour_centre(sample), self.window)
-
-

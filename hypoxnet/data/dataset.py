@@ -19,8 +19,6 @@ from hypoxnet.cases import Batch, CaseRecord, Sample
 # The outcome is judged from a window only if it holds at least this share of the tumour.
 TUMOUR_SEEN = 0.5
 
-VOLUMES = ("images", "label", "tumour")
-
 
 @dataclass(frozen=True, slots=True)
 class WindowRequest:
@@ -97,9 +95,15 @@ def cut_window(sample: Sample, centre: NDArray[np.int64], window: Sequence[int])
     shape = np.array(sample.images.shape[1:])
     size = np.array(window)
     start = np.where(shape > size, np.clip(centre - size // 2, 0, np.maximum(shape - size, 0)), (shape - size) // 2)
-    volumes = {name: _cut(getattr(sample, name), start, size) for name in VOLUMES}
-    known = sample.outcome_known * float(_share_seen(sample, volumes["tumour"], start, size) >= TUMOUR_SEEN)
-    return replace(sample, **volumes, outcome_known=known)
+    tumour = _cut(sample.tumour, start, size)
+    seen = float(_share_seen(sample, tumour, start, size) >= TUMOUR_SEEN)
+    return replace(
+        sample,
+        images=_cut(sample.images, start, size),
+        label=_cut(sample.label, start, size),
+        tumour=tumour,
+        outcome_known=sample.outcome_known * seen,
+    )
 
 
 def _cut(volume: Tensor, start: NDArray[np.int64], size: NDArray[np.int64]) -> Tensor:

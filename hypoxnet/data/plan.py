@@ -96,14 +96,15 @@ def _threshold(records: Sequence[CaseRecord], label: LabelConfig, channels: Sequ
     quantity(label.channel)
     if label.channel in channels and not label.allow_input:
         raise ConfigError(
-            f"the label is a threshold of {label.channel}, which is also an input: the network would learn to threshold; "
-            f"leave it out of data.channels ({', '.join(channels)}) or say label.allow_input=true"
+            f"the label is a threshold of {label.channel}, which is also an input: the network would learn to "
+            f"threshold; leave it out of data.channels ({', '.join(channels)}) or say label.allow_input=true"
         )
     if not any(label.channel in record.channels for record in records):
         raise ConfigError(f"the label needs {label.channel}, no training case has it; choose another label")
     if label.channel.endswith("_SUV") and not label.reference_mask:
         raise ConfigError(
-            f"label.threshold={label.threshold} of {label.channel} is a ratio; name label.reference_mask (MUSCLE or BLOOD)"
+            f"label.threshold={label.threshold} of {label.channel} is a ratio; name label.reference_mask "
+            "(MUSCLE or BLOOD)"
         )
     if label.reference_mask and not any(label.reference_mask in record.masks for record in records):
         raise ConfigError(f"the label needs the mask {label.reference_mask}, no training case has it; draw it")

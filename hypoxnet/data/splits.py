@@ -57,7 +57,8 @@ def crossval_splits(records: Sequence[CaseRecord], config: SplitConfig) -> tuple
     folds = _manifest_folds(records) or _deal(records, config.seed, parts=config.folds)
     if any(not fold for fold in folds):
         raise ConfigError(
-            f"split.folds={config.folds} for {len(_patients(records))} patients leaves a fold empty; ask for fewer folds"
+            f"split.folds={config.folds} for {len(_patients(records))} patients leaves a fold empty; "
+            "ask for fewer folds"
         )
     splits = []
     for fold in folds:
@@ -90,8 +91,8 @@ def _manifest_folds(records: Sequence[CaseRecord]) -> list[list[str]]:
         return []
     if without:
         raise ConfigError(
-            f"{len(records) - len(without)} of {len(records)} rows have a fold, {without[0].key} (line {without[0].line}) "
-            "has none; fill the column or leave it out"
+            f"{len(records) - len(without)} of {len(records)} rows have a fold, {without[0].key} (line "
+            f"{without[0].line}) has none; fill the column or leave it out"
         )
     folds: dict[int, set[str]] = defaultdict(set)
     for record in records:

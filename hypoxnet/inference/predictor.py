@@ -87,15 +87,15 @@ class Predictor:
                 f"{record.key}: {self.device} has too little memory for {self.sliding.windows_per_batch} windows of "
                 f"{' x '.join(map(str, self.sliding.window))} voxels; lower inference.windows_per_batch"
             ) from error
-        native = on_reference_grid(applied.probability, case, record, self.spec.settings, self.choices.threshold)
-        incidence = (
-            {}
-            if applied.incidence is None
-            else {
-                cause: tuple(float(p) for p in row)
-                for cause, row in zip(self.spec.causes, applied.incidence.cpu(), strict=True)
-            }
+        native = on_reference_grid(
+            applied.probability,
+            case,
+            record=record,
+            settings=self.spec.settings,
+            threshold=self.choices.threshold,
         )
+        rows = [] if applied.incidence is None else applied.incidence.tolist()
+        incidence = {cause: tuple(row) for cause, row in zip(self.spec.causes, rows, strict=True)}
         return Prediction(
             key=record.key,
             grid=case.reference,
@@ -103,7 +103,7 @@ class Predictor:
             mask=native.mask,
             incidence=incidence,
             months=self.spec.model.edges_months if incidence else (),
-            read_outs=describe(self.spec, record, case, native=native, incidence=incidence, choices=self.choices),
+            read_outs=describe(self.spec, record, case=case, native=native, incidence=incidence, choices=self.choices),
         )
 
     def apply(self, sample: Sample) -> Applied:
@@ -132,7 +132,7 @@ class Predictor:
             part = encode_by_windows(
                 model,
                 images.flip(axes) if axes else images,
-                presence,
+                presence=presence,
                 tumour=tumour.flip(axes) if axes else tumour,
                 tumour_known=known,
                 sliding=self.sliding,

@@ -43,7 +43,7 @@ class NativeMaps:
 
 
 def on_reference_grid(
-    probability: Tensor, case: PreparedCase, record: CaseRecord, settings: PrepareSettings, threshold: float
+    probability: Tensor, case: PreparedCase, *, record: CaseRecord, settings: PrepareSettings, threshold: float
 ) -> NativeMaps:
     """Probabilities on the reference grid, inside the contour where the model is one of insides, and their masks.
 
@@ -76,8 +76,8 @@ def tumour_on(record: CaseRecord, settings: PrepareSettings, grid: Grid) -> NDAr
 def describe(
     spec: BundleSpec,
     record: CaseRecord,
-    case: PreparedCase,
     *,
+    case: PreparedCase,
     native: NativeMaps,
     incidence: Mapping[str, tuple[float, ...]],
     choices: InferenceDefaults,
@@ -145,8 +145,8 @@ def _notes(settings: PrepareSettings, native: NativeMaps) -> list[str]:
         return ["probabilities outside the tumour contour were set to 0: the model was trained inside contours"]
     if settings.inside_tumour:
         return [
-            "no tumour contour was given, and the model was trained inside contours: outside a tumour its probabilities "
-            "mean little"
+            "no tumour contour was given, and the model was trained inside contours: outside a tumour its "
+            "probabilities mean little"
         ]
     return []
 

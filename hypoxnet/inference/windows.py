@@ -51,7 +51,7 @@ class Encoding:
 
 
 def encode_by_windows(
-    model: HypoxNet, images: Tensor, presence: Tensor, *, tumour: Tensor, tumour_known: Tensor, sliding: Sliding
+    model: HypoxNet, images: Tensor, *, presence: Tensor, tumour: Tensor, tumour_known: Tensor, sliding: Sliding
 ) -> Encoding:
     """Slide the network over a patient with MONAI's windows, padding with zeros where the volume is smaller.
 

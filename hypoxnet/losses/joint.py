@@ -62,8 +62,14 @@ class JointLoss:
                 )
             )
         scale = sum(weights)
-        dice = sum((w * t[0] for w, t in zip(weights, terms, strict=True)), torch.zeros((), device=batch.images.device)) / scale
-        cross_entropy = sum((w * t[1] for w, t in zip(weights, terms, strict=True)), torch.zeros((), device=batch.images.device)) / scale
+        dice = (
+            sum((w * t[0] for w, t in zip(weights, terms, strict=True)), torch.zeros((), device=batch.images.device))
+            / scale
+        )
+        cross_entropy = (
+            sum((w * t[1] for w, t in zip(weights, terms, strict=True)), torch.zeros((), device=batch.images.device))
+            / scale
+        )
         return dice, cross_entropy
 
     def _outcome(self, logits: Logits, batch: Batch) -> Tensor:

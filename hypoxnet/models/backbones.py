@@ -26,7 +26,9 @@ ENTRY_POINT_GROUP = "hypoxnet.backbones"
 class Backbone(Protocol):
     """What the joint network asks of a backbone."""
 
-    pooled_features: Sequence[int]
+    @property
+    def pooled_features(self) -> Sequence[int]:
+        """Features of each map in `Features.pooled`."""
 
     def __call__(self, images: Tensor, presence: Tensor) -> Features:
         """Logits and feature maps of a window."""
@@ -79,8 +81,13 @@ def _segresnet(config: ModelConfig, channels: int, regions: int) -> Backbone:
     width = config.features[0]
     blocks = tuple(config.blocks)
     network = nets.SegResNet(
-        spatial_dims=3, init_filters=width, in_channels=width, out_channels=regions, blocks_down=blocks,
-        blocks_up=(1,) * (len(blocks) - 1), **config.options,
+        spatial_dims=3,
+        init_filters=width,
+        in_channels=width,
+        out_channels=regions,
+        blocks_down=blocks,
+        blocks_up=(1,) * (len(blocks) - 1),
+        **config.options,
     )
     return MonaiBackbone(
         network, network.down_layers[-1], channels=channels, stem_features=width, multiple=2 ** (len(blocks) - 1)
@@ -91,8 +98,14 @@ def _dynunet(config: ModelConfig, channels: int, regions: int) -> Backbone:
     width, levels = config.features[0], len(config.features)
     options = {"res_block": True, **config.options}
     network = nets.DynUNet(
-        spatial_dims=3, in_channels=width, out_channels=regions, kernel_size=[3] * levels,
-        strides=[1] + [2] * (levels - 1), upsample_kernel_size=[2] * (levels - 1), filters=config.features, **options,
+        spatial_dims=3,
+        in_channels=width,
+        out_channels=regions,
+        kernel_size=[3] * levels,
+        strides=[1] + [2] * (levels - 1),
+        upsample_kernel_size=[2] * (levels - 1),
+        filters=config.features,
+        **options,
     )
     return MonaiBackbone(
         network, network.bottleneck, channels=channels, stem_features=width, multiple=2 ** (levels - 1)
@@ -109,13 +122,16 @@ def _swin_unetr(config: ModelConfig, channels: int, regions: int) -> Backbone:
 def _mednext(config: ModelConfig, channels: int, regions: int) -> Backbone:
     width, down = config.features[0], config.blocks[:-1]
     network = nets.MedNeXt(
-        spatial_dims=3, init_filters=width, in_channels=width, out_channels=regions,
-        blocks_down=down, blocks_bottleneck=config.blocks[-1], blocks_up=down[::-1],
+        spatial_dims=3,
+        init_filters=width,
+        in_channels=width,
+        out_channels=regions,
+        blocks_down=down,
+        blocks_bottleneck=config.blocks[-1],
+        blocks_up=down[::-1],
         **{"kernel_size": 3, "use_residual_connection": True, **config.options},
     )
-    return MonaiBackbone(
-        network, network.bottleneck, channels=channels, stem_features=width, multiple=2 ** len(down)
-    )
+    return MonaiBackbone(network, network.bottleneck, channels=channels, stem_features=width, multiple=2 ** len(down))
 
 
 def _residual_unet(config: ModelConfig, channels: int, regions: int) -> Backbone:

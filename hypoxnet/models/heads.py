@@ -29,9 +29,7 @@ class OutcomeHead(nn.Module):
         super().__init__()
         inputs = features + read_outs + 2 * spec.covariates
         self.norm = nn.LayerNorm(features)
-        self.hidden = nn.Sequential(
-            nn.Dropout(spec.outcome.dropout), nn.Linear(inputs, spec.outcome.hidden), nn.SiLU()
-        )
+        self.hidden = nn.Sequential(nn.Dropout(spec.outcome.dropout), nn.Linear(inputs, spec.outcome.hidden), nn.SiLU())
         self.linear = nn.Linear(read_outs + 2 * spec.covariates, spec.causes)
         self.risk = nn.Linear(spec.outcome.hidden, spec.causes)
         self.baseline = nn.Parameter(torch.full((spec.causes, len(spec.edges_months)), -2.0))

@@ -133,7 +133,7 @@ def incidence_at(incidence: Tensor, month: float, edges_months: Sequence[float])
         raise ConfigError(f"the horizon is {month} months, it must not be negative")
     edges = [0.0, *edges_months]
     values = torch.cat([torch.zeros_like(incidence[..., :1]), incidence], dim=-1)
-    if month >= edges[-1] or len(edges_months) == 1 and edges[-1] == float("inf"):
+    if month >= edges[-1] or edges[-1] == float("inf"):
         return values[..., -1]
     after = next(i for i, edge in enumerate(edges) if edge > month)
     share = (month - edges[after - 1]) / (edges[after] - edges[after - 1])

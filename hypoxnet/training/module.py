@@ -44,6 +44,10 @@ def learning_rate_share(progress: float, *, schedule: str, warmup: float) -> flo
     return max(FINAL_SHARE, share)
 
 
+def _moving_average(model: HypoxNet, decay: float) -> AveragedModel:
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+
 class HypoxModule(pl.LightningModule):
     """Trains a `HypoxNet`; every random draw depends on the seed and the step alone, so a resumed run repeats itself.
 
@@ -68,7 +72,7 @@ class HypoxModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
+        self.average = _moving_average(model, config.ema) if config.ema else None
         self.loss = loss
         self.config = config
         self.total_steps = total_steps
@@ -102,7 +106,10 @@ class HypoxModule(pl.LightningModule):
         """AdamW; normalisation, biases and other vectors are not decayed."""
         decayed = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
         others = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": self.config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = [
+            {"params": decayed, "weight_decay": self.config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
         return torch.optim.AdamW(groups, lr=self.config.learning_rate)
 
     def on_fit_start(self) -> None:
@@ -143,8 +150,15 @@ class HypoxModule(pl.LightningModule):
         )
         terms: dict[str, torch.Tensor] = self.loss(logits, batch, inside_tumour=self.inside_tumour)
         for name, value in terms.items():
-            self.log(f"{stage}/{name}", value.detach(), on_step=False, on_epoch=True, batch_size=len(batch),
-                     prog_bar=name == "total", sync_dist=True)
+            self.log(
+                f"{stage}/{name}",
+                value.detach(),
+                on_step=False,
+                on_epoch=True,
+                batch_size=len(batch),
+                prog_bar=name == "total",
+                sync_dist=True,
+            )
         return terms
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:

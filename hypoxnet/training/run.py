@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import sys
 from dataclasses import asdict, dataclass
@@ -21,8 +22,10 @@ from hypoxnet.losses.config import LossConfig
 from hypoxnet.losses.joint import JointLoss
 from hypoxnet.models.build import build_model
 from hypoxnet.models.config import ModelConfig, OutcomeConfig
+from hypoxnet.models.joint import HypoxNet
 from hypoxnet.models.spec import ModelSpec
 from hypoxnet.quantities import quantity
+from hypoxnet.survival.discrete import life_table_hazards
 from hypoxnet.training.config import TrackingConfig, TrainingConfig
 from hypoxnet.training.module import Augmentation, HypoxModule
 from hypoxnet.training.tracking import History, build_logger
@@ -79,10 +82,17 @@ def fit(split: Split, settings: PrepareSettings, setup: TrainingSetup, folder: P
     training = setup.training
     pl.seed_everything(training.seed, verbose=False)
     spec = model_spec(settings, setup)
-    cohort = HypoxiaDataModule(split, settings, setup.data, batch_size=training.batch_size,
-                               steps_per_epoch=training.steps_per_epoch, seed=training.seed)
+    cohort = HypoxiaDataModule(
+        split,
+        settings,
+        setup.data,
+        batch_size=training.batch_size,
+        steps_per_epoch=training.steps_per_epoch,
+        seed=training.seed,
+    )
     cohort.setup("fit")
     module = build_module(spec, settings, setup, total_steps=training.epochs * cohort.steps_per_epoch)
+    start_from_cohort(module.model, split)
     trainer = build_trainer(setup, folder, name=name, validates=bool(split.validation))
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
@@ -111,7 +121,7 @@ def build_module(spec: ModelSpec, settings: PrepareSettings, setup: TrainingSetu
     """Network, loss and augmentation in their Lightning module; the seed must have been set."""
     model = build_model(spec)
     if setup.training.channels_last:
-        model = model.to(memory_format=torch.channels_last_3d)
+        model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return HypoxModule(
         model,
         JointLoss(setup.loss, spec.edges_months),
@@ -120,6 +130,17 @@ def build_module(spec: ModelSpec, settings: PrepareSettings, setup: TrainingSetu
         inside_tumour=settings.inside_tumour,
         augmentation=_augmentation(settings, setup),
     )
+
+
+def start_from_cohort(model: HypoxNet, split: Split) -> None:
+    """Set the outcome's baseline to the hazards of the training patients, so that only effects are left to learn."""
+    outcomes = [record.outcome for record in split.train if record.outcome is not None]
+    if model.head is None or not outcomes:
+        return
+    months = torch.tensor([math.nan if outcome.months is None else outcome.months for outcome in outcomes])
+    event = torch.tensor([outcome.event for outcome in outcomes])
+    spec = model.spec
+    model.head.set_baseline(life_table_hazards(months, event, causes=spec.causes, edges_months=spec.edges_months))
 
 
 def _augmentation(settings: PrepareSettings, setup: TrainingSetup) -> Augmentation | None:
@@ -138,12 +159,25 @@ def build_trainer(setup: TrainingSetup, folder: Path, *, name: str, validates: b
     training = setup.training
     callbacks: list[Callback] = [
         History(folder / "metrics.csv"),
-        ModelCheckpoint(folder / "checkpoints", filename="last", save_top_k=1, enable_version_counter=False,
-                        save_on_train_epoch_end=True),
+        ModelCheckpoint(
+            folder / "checkpoints",
+            filename="last",
+            save_top_k=1,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        ),
     ]
     if validates:
-        callbacks.append(ModelCheckpoint(folder / "checkpoints", filename="best", monitor="validation/total", mode="min",
-                                         save_top_k=1, enable_version_counter=False))
+        callbacks.append(
+            ModelCheckpoint(
+                folder / "checkpoints",
+                filename="best",
+                monitor="validation/total",
+                mode="min",
+                save_top_k=1,
+                enable_version_counter=False,
+            )
+        )
     return pl.Trainer(
         max_epochs=training.epochs,
         accelerator=training.accelerator,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from lightning.pytorch.loggers import Logger
 from hypoxnet.errors import ConfigError
 from hypoxnet.files import write_text
 from hypoxnet.training.config import TrackingConfig
+from hypoxnet.training.module import HypoxModule
+
+log = logging.getLogger(__name__)
 
 
 class History(pl.Callback):
@@ -34,8 +38,10 @@ class History(pl.Callback):
         """Add the epoch's row and write the file."""
         scalars = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
-        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": pl_module.seconds}
+        assert isinstance(pl_module, HypoxModule)
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": round(pl_module.seconds, 1)}
         self.rows.append({**row, "learning_rate": rate, **scalars})
+        log.info("epoch %d: loss %.4f after %.0f s", trainer.current_epoch, scalars["train/total"], row["seconds"])
         if trainer.is_global_zero:
             self._write()
 
@@ -81,5 +87,10 @@ def build_logger(config: TrackingConfig, folder: Path, *, name: str, settings: d
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     folder.mkdir(parents=True, exist_ok=True)
     return WandbLogger(
-        project=config.project, name=name, save_dir=str(folder), offline=config.offline, config=settings, log_model=False
+        project=config.project,
+        name=name,
+        save_dir=str(folder),
+        offline=config.offline,
+        config=settings,
+        log_model=False,
     )

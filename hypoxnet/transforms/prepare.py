@@ -99,7 +99,8 @@ def _channel(
         return None
     repairs.extend(volume.repairs)
     if volume is working.reference:
-        return working.image.as_tensor().float()
+        reference: Tensor = working.image.as_tensor().float()
+        return reference
     refuse_no_overlap(volume.grid, working.reference.grid, case=f"{record.key}: {name}")
     if not volume.grid.same_as(working.reference.grid):
         repairs.append(
@@ -158,8 +159,8 @@ def region_masks(
         reference: The reference grid, used where masks of one region lie on different grids.
     """
     if settings.threshold is not None:
-        region = _threshold_region(record, settings, masks)
-        return {} if region is None else {settings.region_names[0]: region}
+        computed = _threshold_region(record, settings, masks)
+        return {} if computed is None else {settings.region_names[0]: computed}
     found = {}
     for region in settings.regions:
         parts = [masks[name] for name in region.masks if name in masks]
@@ -237,9 +238,7 @@ def _covariates(record: CaseRecord, settings: PrepareSettings) -> dict[str, Tens
     known = [float(name in record.covariates) for name in settings.covariates]
     values = [
         (record.covariates[name] - mean) / sd if name in record.covariates else 0.0
-        for name, mean, sd in zip(
-            settings.covariates, settings.covariate_means, settings.covariate_sds, strict=True
-        )
+        for name, mean, sd in zip(settings.covariates, settings.covariate_means, settings.covariate_sds, strict=True)
     ]
     return {
         "covariates": torch.tensor(values, dtype=torch.float32),

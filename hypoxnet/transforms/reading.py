@@ -108,8 +108,8 @@ def grid_of(image: Any, path: Path, *, case: str) -> tuple[Grid, tuple[str, ...]
         shape = shape[:3]
     if len(shape) != 3:
         raise CaseError(
-            f"{case}: {path} has shape {' x '.join(map(str, shape))}, one 3D volume is needed; split the series or make "
-            "a map of it"
+            f"{case}: {path} has shape {' x '.join(map(str, shape))}, one 3D volume is needed; "
+            "split the series or make a map of it"
         )
     try:
         affine, angle = without_shear(image.affine)

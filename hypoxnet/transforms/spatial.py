@@ -92,6 +92,6 @@ def refuse_no_overlap(channel: Grid, reference: Grid, *, case: str) -> None:
     if apart.any():
         here, there = (", ".join(f"{x:.0f}" for x in box.mean(axis=0)) for box in (first, second))
         raise CaseError(
-            f"{case} is centred at ({here}) mm and the reference channel at ({there}) mm, they do not overlap; bring both "
-            "into one space (register them) or mend the affine"
+            f"{case} is centred at ({here}) mm and the reference channel at ({there}) mm, they do not overlap; "
+            "bring both into one space (register them) or mend the affine"
         )

@@ -61,4 +61,3 @@ def test_label_group_replaces_the_default_regions():
     assert done.returncode == 0
     assert "gtv:" in done.stdout
     assert "hsv:" not in done.stdout
-
