@@ -140,11 +140,13 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
-        return replace(self, **{n: t.to(device, non_blocking=non_blocking) for n, t in self.tensors().items()})
+        moved: dict[str, Any] = {n: t.to(device, non_blocking=non_blocking) for n, t in self.tensors().items()}
+        return replace(self, **moved)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, for copies to a GPU that overlap with work."""
-        return replace(self, **{n: t.pin_memory() for n, t in self.tensors().items()})
+        pinned: dict[str, Any] = {n: t.pin_memory() for n, t in self.tensors().items()}
+        return replace(self, **pinned)
 
     def __len__(self) -> int:
         return len(self.keys)

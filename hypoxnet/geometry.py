@@ -35,10 +35,10 @@ class Grid:
     """
 
     shape: tuple[int, int, int]
-    affine: tuple[tuple[float, float, float, float], ...]
+    affine: tuple[tuple[float, ...], ...]
 
     def __post_init__(self) -> None:
-        if len(self.shape) != 3 or min(self.shape) < 1:
+        if not _is_3d(self.shape):
             raise GeometryError(f"shape {self.shape} is not that of a 3D volume; give one volume per file")
         check_affine(self.matrix)
 
@@ -92,6 +92,10 @@ class Grid:
 
     def __repr__(self) -> str:
         return f"Grid({self.describe()})"
+
+
+def _is_3d(shape: Sequence[int]) -> bool:
+    return len(shape) == 3 and min(shape) >= 1
 
 
 def shear_degrees(affine: NDArray[np.floating]) -> float:

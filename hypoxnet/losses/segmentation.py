@@ -55,4 +55,7 @@ def resample_truth(truth: Tensor, shape: torch.Size) -> Tensor:
 
     A share, rather than the nearest voxel, so that a subvolume smaller than a coarse voxel is not lost.
     """
-    return truth if truth.shape[2:] == shape[2:] else F.adaptive_avg_pool3d(truth.float(), shape[2:])
+    if truth.shape[2:] == shape[2:]:
+        return truth
+    d, h, w = shape[2:]
+    return F.adaptive_avg_pool3d(truth.float(), (d, h, w))

@@ -51,4 +51,5 @@ class OutcomeHead(nn.Module):
             clinical = torch.cat([read_outs.float(), covariates.float() * known, 1.0 - known], dim=1)
             hidden = self.hidden(torch.cat([self.norm(pooled.float()), clinical], dim=1))
             risk = self.linear(clinical) + self.risk(hidden)
-            return self.baseline[None] + risk[:, :, None]
+            hazards: Tensor = self.baseline[None] + risk[:, :, None]
+        return hazards

@@ -85,7 +85,8 @@ class HypoxNet(nn.Module):
         mask = self.pooling_mask(features.segmentation, tumour, tumour_known)
         sums, weights = [], []
         for feature_map in features.pooled:
-            weight = nn.functional.adaptive_avg_pool3d(mask, list(feature_map.shape[2:]))
+            d, h, w = feature_map.shape[2:]
+            weight = nn.functional.adaptive_avg_pool3d(mask, (d, h, w))
             sums.append((feature_map.float() * weight).sum(dim=(2, 3, 4)))
             weights.append(weight.sum(dim=(2, 3, 4)).expand(-1, feature_map.shape[1]))
         return Encoded(features.segmentation, features.deep, torch.cat(sums, dim=1), torch.cat(weights, dim=1))

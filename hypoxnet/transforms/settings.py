@@ -120,7 +120,8 @@ class PrepareSettings:
         values["regions"] = tuple(Region(region["name"], tuple(region["masks"])) for region in values["regions"])
         values["threshold"] = ThresholdLabel(**values["threshold"]) if values["threshold"] else None
         values["edges_months"] = tuple(inf if edge is None else float(edge) for edge in values["edges_months"])
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        frozen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**frozen)
 
     def digest(self) -> str:
         """A name for these settings that changes with any of them."""

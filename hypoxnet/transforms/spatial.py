@@ -48,12 +48,14 @@ class WorkingGrid:
     def resample(self, array: NDArray[np.generic], grid: Grid) -> Tensor:
         """Another volume on the working grid, linear, 0 outside its own extent; 1 D H W float32."""
         resampled = self._match(with_affine(array, grid), self.image)
-        return resampled.as_tensor().float().contiguous()
+        plain: Tensor = resampled.as_tensor().float().contiguous()
+        return plain
 
     def covers(self, grid: Grid) -> Tensor:
         """Where a volume on another grid has been measured, 1 D H W bool."""
         inside = self._match(with_affine(np.ones(grid.shape, np.float32), grid), self.image, mode="nearest")
-        return inside.as_tensor() > 0.5
+        covered: Tensor = inside.as_tensor() > 0.5
+        return covered
 
 
 def with_affine(array: NDArray[np.generic], grid: Grid) -> MetaTensor:
