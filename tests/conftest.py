@@ -45,7 +45,7 @@ def tiny_settings() -> PrepareSettings:
     )
 
 
-def spec_for(settings: PrepareSettings, *, outcome: OutcomeConfig | None = None) -> BundleSpec:
+def _spec(settings: PrepareSettings, *, outcome: OutcomeConfig | None = None) -> BundleSpec:
     """A bundle of a network of four features."""
     model = ModelSpec(
         backbone=ModelConfig(features=[4, 8], blocks=[1, 1], deep_supervision=0),
@@ -59,7 +59,7 @@ def spec_for(settings: PrepareSettings, *, outcome: OutcomeConfig | None = None)
     return BundleSpec(name="tiny", model=model, settings=settings, inference=InferenceDefaults())
 
 
-def network_for(spec: BundleSpec, *, seed: int) -> HypoxNet:
+def _network(spec: BundleSpec, *, seed: int) -> HypoxNet:
     """A network whose every parameter is drawn, the zeros it starts from as well, so that every input matters."""
     model = build_model(spec.model)
     generator = torch.Generator().manual_seed(seed)
@@ -72,7 +72,19 @@ def network_for(spec: BundleSpec, *, seed: int) -> HypoxNet:
 @pytest.fixture
 def tiny_spec(tiny_settings: PrepareSettings) -> BundleSpec:
     """The description of a tiny bundle."""
-    return spec_for(tiny_settings)
+    return _spec(tiny_settings)
+
+
+@pytest.fixture
+def make_spec() -> Callable[..., BundleSpec]:
+    """The description of a tiny bundle with other settings or another outcome head."""
+    return _spec
+
+
+@pytest.fixture
+def make_network() -> Callable[..., HypoxNet]:
+    """A tiny network, in evaluation mode."""
+    return _network
 
 
 @pytest.fixture
@@ -80,7 +92,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     """Writes a bundle of freshly drawn networks, one per seed."""
 
     def make(spec: BundleSpec, *, seeds: tuple[int, ...] = (1,), name: str = "bundle") -> Path:
-        states = [network_for(spec, seed=seed).state_dict() for seed in seeds]
+        states = [_network(spec, seed=seed).state_dict() for seed in seeds]
         return write_bundle(tmp_path / name, spec, states)
 
     return make

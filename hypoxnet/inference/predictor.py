@@ -170,11 +170,21 @@ class Predictor:
         return cumulative_incidence(hazards)[0]
 
     def needed(self, record: CaseRecord) -> CaseRecord:
-        """The part of a record that prediction reads: no true regions, no outcome, no channel the network ignores."""
+        """The part of a record that prediction reads: no true regions, no outcome, no channel the network ignores.
+
+        Raises:
+            CaseError: None of the network's channels is present.
+        """
         settings = self.spec.settings
+        channels = {name: path for name, path in record.channels.items() if name in settings.channels}
+        if not channels:
+            raise CaseError(
+                f"{record.key}: the network reads {', '.join(settings.channels)}, the manifest (line {record.line}) has "
+                f"{', '.join(record.channels) or 'no channel'}; give at least one of them"
+            )
         return replace(
             record,
-            channels={name: path for name, path in record.channels.items() if name in settings.channels},
+            channels=channels,
             masks={name: path for name, path in record.masks.items() if name in settings.tumour},
             covariates={name: value for name, value in record.covariates.items() if name in settings.covariates},
             outcome=None,
@@ -184,6 +194,7 @@ class Predictor:
         """A name for everything a prediction depends on: bundle, choices, content of the case's files, covariates.
 
         Raises:
+            CaseError: None of the network's channels is present.
             OSError: A file cannot be read.
         """
         needed = self.needed(record)

@@ -98,8 +98,8 @@ class _Cohort:
         """Take over a case that was finished before."""
         try:
             content = finished(self.output / record.key, record.key, digest=self.predictor.digest(record))
-        except OSError:
-            return
+        except (CaseError, OSError):
+            return  # predict says what is wrong with it
         if content is not None:
             self.rows[record.key] = finished_row(record, content)
 

@@ -1,0 +1,222 @@
+from dataclasses import replace
+from math import inf
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from hypoxnet.cases import CAUSES, Outcome
+from hypoxnet.errors import BundleError, CaseError, ConfigError
+from hypoxnet.inference.config import InferenceConfig
+from hypoxnet.inference.predictor import load_predictor
+from hypoxnet.survival.discrete import cumulative_incidence
+from hypoxnet.transforms.prepare import prepare
+
+CPU = InferenceConfig(device="cpu")
+
+
+@pytest.fixture
+def predictor(tiny_spec, make_bundle):
+    return load_predictor(make_bundle(tiny_spec), CPU)
+
+
+def test_maps_lie_on_the_grid_of_the_reference_image(predictor, make_case):
+    record = make_case()
+    prediction = predictor.predict(record)
+    reference = nib.load(record.channels["FMISO_SUV"])
+    assert prediction.probability["hsv"].shape == reference.shape
+    np.testing.assert_allclose(prediction.grid.matrix, reference.affine, atol=1e-6)
+    assert prediction.probability["hsv"].dtype == np.float32
+    assert prediction.mask["hsv"].dtype == bool
+
+
+def test_nothing_is_predicted_outside_the_contour(predictor, make_case):
+    record = make_case()
+    prediction = predictor.predict(record)
+    outside = nib.load(record.masks["GTVP"]).get_fdata() == 0
+    assert prediction.probability["hsv"][outside].max() == 0
+    assert prediction.probability["hsv"][~outside].min() > 0
+    assert prediction.read_outs["inside_tumour_only"] is True
+    assert "set to 0" in prediction.read_outs["notes"][0]
+
+
+def test_a_case_without_contour_is_predicted_everywhere_and_says_so(predictor, make_case):
+    prediction = predictor.predict(make_case(contour=False))
+    assert (prediction.probability["hsv"] > 0).all()
+    assert prediction.read_outs["tumour_ml"] is None
+    assert prediction.read_outs["regions"]["hsv"]["fraction"] is None
+    assert prediction.read_outs["risk"]["pooled_inside"] == "prediction"
+    assert "no tumour contour was given" in prediction.read_outs["notes"][0]
+
+
+def test_volumes_are_those_of_the_maps(predictor, make_case):
+    record = make_case()
+    prediction = predictor.predict(record)
+    said, voxel_ml = prediction.read_outs["regions"]["hsv"], 0.064
+    gtv = nib.load(record.masks["GTVP"]).get_fdata() > 0
+    assert prediction.read_outs["tumour_ml"] == pytest.approx(gtv.sum() * voxel_ml)
+    assert said["volume_ml"] == pytest.approx(prediction.mask["hsv"].sum() * voxel_ml)
+    assert said["expected_ml"] == pytest.approx(prediction.probability["hsv"].sum() * voxel_ml, rel=1e-5)
+    assert said["fraction"] == pytest.approx(said["volume_ml"] / prediction.read_outs["tumour_ml"], abs=1e-5)
+
+
+def test_prediction_is_the_network_on_the_prepared_case(tiny_settings, make_spec, make_bundle, make_network, make_case):
+    """One window, no restriction: the plain forward pass that training makes, and its incidence."""
+    settings = replace(tiny_settings, window=(24, 24, 24), inside_tumour=False)
+    spec = make_spec(settings)
+    record = make_case()
+    sample = prepare(record, settings).sample
+    applied = load_predictor(make_bundle(spec), CPU).apply(sample)
+    with torch.inference_mode():
+        logits = make_network(spec, seed=1)(
+            sample.images[None],
+            sample.presence[None],
+            sample.tumour[None],
+            sample.tumour_known[None],
+            sample.covariates[None],
+            sample.covariates_known[None],
+        )
+    torch.testing.assert_close(applied.probability, torch.sigmoid(logits.segmentation[0]), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(applied.incidence, cumulative_incidence(logits.hazards)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_an_ensemble_is_the_mean_of_its_members(tiny_spec, make_bundle, make_case):
+    record = make_case()
+    single = [
+        load_predictor(make_bundle(tiny_spec, seeds=(seed,), name=f"b{seed}"), CPU).predict(record)
+        for seed in (1, 2, 3)
+    ]
+    together = load_predictor(make_bundle(tiny_spec, seeds=(1, 2, 3)), CPU).predict(record)
+    mean = np.mean([p.probability["hsv"] for p in single], axis=0)
+    np.testing.assert_allclose(together.probability["hsv"], mean, atol=1e-6)
+    for cause in CAUSES:
+        np.testing.assert_allclose(
+            together.incidence[cause], np.mean([p.incidence[cause] for p in single], axis=0), atol=1e-6
+        )
+
+
+def test_mirroring_gives_mirrored_patients_mirrored_maps(tiny_spec, make_bundle, make_case):
+    predictor = load_predictor(make_bundle(tiny_spec), replace(CPU, mirror=True))
+    sample = prepare(predictor.needed(make_case()), tiny_spec.settings).sample
+    turned = replace(sample, images=sample.images.flip(1), tumour=sample.tumour.flip(1))
+    with torch.inference_mode():
+        upright, mirrored = predictor.apply(sample), predictor.apply(turned)
+    # voxels at the rim of the box belong to windows that are laid from the other side
+    both = (upright.probability > 0) & (mirrored.probability.flip(1) > 0) & (sample.tumour > 0)
+    torch.testing.assert_close(upright.probability[both], mirrored.probability.flip(1)[both], rtol=0, atol=2e-3)
+    assert int(both.sum()) == int(sample.tumour.sum())
+
+
+def test_an_absent_channel_and_covariate_are_reported(predictor, make_case, without_t1w):
+    record = replace(without_t1w(make_case()), covariates={})
+    read_outs = predictor.predict(record).read_outs
+    assert read_outs["channels"] == {"present": ["FMISO_SUV"], "absent": ["T1W"]}
+    assert read_outs["covariates"] == {"known": [], "missing": ["age"]}
+
+
+def test_a_case_without_any_channel_of_the_model_names_both(predictor, make_case):
+    record = make_case()
+    record = replace(record, channels={"ADC": record.channels["T1W"]})
+    with pytest.raises(CaseError, match=r"P001: the network reads FMISO_SUV, T1W, the manifest \(line 2\) has ADC"):
+        predictor.predict(record)
+
+
+def test_true_regions_and_outcome_are_not_looked_at(predictor, make_case, tmp_path):
+    record = make_case()
+    labelled = replace(
+        record, masks={**record.masks, "HYPOXIA": tmp_path / "no_such_file.nii"}, outcome=Outcome(1, 3.0)
+    )
+    np.testing.assert_array_equal(
+        predictor.predict(labelled).probability["hsv"], predictor.predict(record).probability["hsv"]
+    )
+    assert predictor.digest(labelled) == predictor.digest(record)
+
+
+def test_risk_by_month_rises_and_the_horizon_lies_on_it(predictor, make_case):
+    risk = predictor.predict(make_case()).read_outs["risk"]
+    assert risk["months"] == [12.0, 24.0, 36.0]
+    for cause in CAUSES:
+        by_month = risk["incidence"][cause]
+        assert by_month == sorted(by_month)
+        assert risk["at_horizon"][cause] == pytest.approx(by_month[1], abs=1e-6)
+    assert sum(risk["incidence"][cause][-1] for cause in CAUSES) <= 1.0
+
+
+def test_a_yes_no_end_point_has_one_risk(tiny_settings, make_spec, make_bundle, make_case):
+    predictor = load_predictor(make_bundle(make_spec(replace(tiny_settings, edges_months=(inf,)))), CPU)
+    risk = predictor.predict(make_case()).read_outs["risk"]
+    assert (risk["months"], risk["horizon_months"]) == ([None], None)
+    assert list(risk["at_horizon"]) == [CAUSES[0]]
+
+
+def test_a_model_without_outcome_head_states_no_risk(tiny_settings, tiny_spec, make_spec, make_bundle, make_case):
+    spec = make_spec(tiny_settings, outcome=replace(tiny_spec.model.outcome, enabled=False))
+    prediction = load_predictor(make_bundle(spec), CPU).predict(make_case())
+    assert (prediction.incidence, prediction.months, prediction.read_outs["risk"]) == ({}, (), None)
+
+
+def test_a_higher_threshold_gives_a_smaller_mask(tiny_spec, make_bundle, make_case):
+    folder, record = make_bundle(tiny_spec), make_case()
+    probability = load_predictor(folder, CPU).predict(record).probability["hsv"]
+    cut = float(np.quantile(probability[probability > 0], 0.5))
+    mask = load_predictor(folder, replace(CPU, threshold=cut)).predict(record).mask["hsv"]
+    np.testing.assert_array_equal(mask, probability >= np.float32(cut))
+
+
+def test_what_is_not_chosen_comes_from_the_bundle(tiny_spec, make_bundle):
+    spec = replace(tiny_spec, inference=replace(tiny_spec.inference, overlap=0.25, threshold=0.4))
+    choices = load_predictor(make_bundle(spec), replace(CPU, threshold=0.6)).choices
+    assert (choices.overlap, choices.threshold) == (0.25, 0.6)
+
+
+@pytest.mark.parametrize("change", ["image", "mask", "covariate", "choice", "bundle"])
+def test_the_digest_follows_everything_a_prediction_depends_on(tiny_spec, make_bundle, make_case, change):
+    folder, record = make_bundle(tiny_spec), make_case()
+    before = load_predictor(folder, CPU).digest(record)
+    config = CPU
+    if change in {"image", "mask"}:
+        path = record.channels["T1W"] if change == "image" else record.masks["GTVP"]
+        path.write_bytes(path.read_bytes() + b"\0")
+    elif change == "covariate":
+        record = replace(record, covariates={"age": 62.0})
+    elif change == "choice":
+        config = replace(CPU, mirror=True)
+    else:
+        make_bundle(tiny_spec, seeds=(5,))
+    assert load_predictor(folder, config).digest(record) != before
+
+
+def test_weights_of_another_shape_are_refused(tiny_spec, make_bundle, make_spec, tiny_settings, make_network, tmp_path):
+    from hypoxnet.bundle.write import write_bundle
+
+    other = make_spec(replace(tiny_settings, covariates=(), covariate_means=(), covariate_sds=()))
+    write_bundle(tmp_path / "wrong", tiny_spec, [make_network(other, seed=1).state_dict()])
+    with pytest.raises(BundleError, match=r"wrong/models/model_0\.safetensors does not fit its model"):
+        load_predictor(tmp_path / "wrong", CPU)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:77", "cpu:x"])
+def test_a_device_that_does_not_exist_is_one_sentence(tiny_spec, make_bundle, name):
+    with pytest.raises(ConfigError, match=f"inference.device is '{name}'"):
+        load_predictor(make_bundle(tiny_spec), InferenceConfig(device=name))
+
+
+def test_too_little_memory_names_the_setting(predictor, make_case, monkeypatch):
+    def full(_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(predictor, "apply", full)
+    with pytest.raises(
+        CaseError, match=r"P001: cpu has too little memory for 4 windows.*lower inference\.windows_per_batch"
+    ):
+        predictor.predict(make_case())
+
+
+def test_the_callers_random_state_is_left_alone(tiny_spec, make_bundle):
+    folder = make_bundle(tiny_spec)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    load_predictor(folder, CPU)
+    assert torch.equal(torch.rand(2), expected)

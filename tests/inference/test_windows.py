@@ -1,0 +1,105 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.inferers.utils import sliding_window_inference
+
+from hypoxnet.inference.windows import Sliding, encode_by_windows, surroundings, window_slices
+
+# 1 C D H W patients; K regions
+
+
+def patient(shape, *, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(1, 2, *shape, generator=generator)
+    tumour = torch.zeros(1, 1, *shape)
+    tumour[..., 3:9, 4:10, 2:12] = 1.0
+    return images, torch.ones(1, 2), tumour, torch.ones(1)
+
+
+def encode(model, images, presence, tumour, known, sliding):
+    with torch.inference_mode():
+        return encode_by_windows(model, images, presence=presence, tumour=tumour, tumour_known=known, sliding=sliding)
+
+
+@pytest.mark.parametrize("shape", [(24, 20, 30), (16, 16, 17), (12, 40, 16)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_segmentation_is_that_of_monai_with_the_same_windows(tiny_spec, make_network, shape, batch):
+    model = make_network(tiny_spec, seed=1)
+    images, presence, tumour, known = patient(shape)
+    encoding = encode(model, images, presence, tumour, known, Sliding((16, 16, 16), 0.5, batch))
+    with torch.inference_mode():
+        expected = sliding_window_inference(
+            images,
+            (16, 16, 16),
+            batch,
+            lambda w: model.backbone(w, presence.expand(len(w), -1)).segmentation,
+            overlap=0.5,
+            mode="gaussian",
+        )
+    torch.testing.assert_close(encoding.segmentation, expected, rtol=0, atol=1e-5)
+
+
+def test_a_patient_in_one_window_is_one_forward_pass_bit_for_bit(tiny_spec, make_network):
+    model = make_network(tiny_spec, seed=1)
+    images, presence, tumour, known = patient((16, 16, 16))
+    passes = []
+    handle = model.backbone.register_forward_hook(lambda *_: passes.append(1))
+    encoding = encode(model, images, presence, tumour, known, Sliding((16, 16, 16), 0.5, 4))
+    handle.remove()
+    assert len(passes) == 1
+    with torch.inference_mode():
+        expected = model.encode(images, presence, tumour, known)
+    assert torch.equal(encoding.pooled_sum, expected.pooled_sum)
+    assert torch.equal(encoding.pooled_weight, expected.pooled_weight)
+    torch.testing.assert_close(encoding.segmentation, expected.segmentation, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
+def test_each_voxel_of_the_tumour_counts_once_however_windows_overlap(tiny_spec, make_network, overlap):
+    model = make_network(tiny_spec, seed=1)
+    images, presence, tumour, known = patient((32, 32, 32))
+    encoding = encode(model, images, presence, tumour, known, Sliding((16, 16, 16), overlap, 4))
+    with torch.inference_mode():
+        whole = model.encode(images, presence, tumour, known)
+    torch.testing.assert_close(encoding.pooled_weight, whole.pooled_weight, rtol=1e-4, atol=0)
+
+
+def test_features_without_a_contour_are_pooled_inside_the_prediction(tiny_spec, make_network):
+    model = make_network(tiny_spec, seed=1)
+    images, presence, tumour, _ = patient((24, 24, 24))
+    sliding = Sliding((16, 16, 16), 0.5, 4)
+    unknown = encode(model, images, presence, torch.zeros_like(tumour), torch.zeros(1), sliding)
+    again = encode(model, images, presence, tumour, torch.zeros(1), sliding)
+    assert float(unknown.pooled_weight.min()) > 0
+    assert torch.equal(unknown.pooled_sum, again.pooled_sum)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 40)] * 3),
+    window=st.tuples(*[st.integers(4, 24)] * 3),
+    corners=st.lists(st.floats(0, 1), min_size=6, max_size=6),
+)
+def test_surroundings_hold_the_tumour_and_a_window(shape, window, corners):
+    tumour = torch.zeros(shape, dtype=torch.uint8)
+    first = [int(c * (n - 1)) for c, n in zip(corners[:3], shape, strict=True)]
+    last = [max(f, int(c * (n - 1))) for f, c, n in zip(first, corners[3:], shape, strict=True)]
+    tumour[tuple(slice(f, e + 1) for f, e in zip(first, last, strict=True))] = 1
+    box = surroundings(tumour, window)
+    assert int(tumour[box].sum()) == int(tumour.sum())
+    for place, size, length in zip(box, window, shape, strict=True):
+        assert place.stop - place.start >= min(size, length)
+        assert 0 <= place.start < place.stop <= length
+
+
+def test_a_small_tumour_costs_one_window_and_stands_in_its_middle():
+    tumour = torch.zeros(60, 60, 60)
+    tumour[20:30, 40:48, 2:6] = 1
+    box = surroundings(tumour, (16, 16, 16))
+    assert box == (slice(17, 33), slice(36, 52), slice(0, 16))
+    assert len(window_slices((16, 16, 16), Sliding((16, 16, 16), 0.5, 1))) == 1
+
+
+def test_surroundings_of_no_tumour_are_everything():
+    assert surroundings(torch.zeros(5, 6, 7), (4, 4, 4)) == (slice(0, 5), slice(0, 6), slice(0, 7))
