@@ -4,9 +4,10 @@
     python benchmarks/inference.py --size 128 --runs 7
 
 Each pass runs in a process of its own, in turns, so that peak memory is its own and a busy machine slows both alike.
-`hypoxnet` is `Predictor.apply`: segmentation and outcome of the whole volume. `monai` is `sliding_window_inference` over
-the same segmentation network and its sigmoid, without an outcome. `hypoxnet_inside` predicts round a tumour contour only,
-which is what happens for a model of inside a contour. Prints JSON; ratios below 1 are in favour of HypoxNet.
+`hypoxnet` is `Predictor.apply`: segmentation and outcome of the whole volume. `monai` is `sliding_window_inference`
+over the same segmentation network and its sigmoid, without an outcome. `hypoxnet_inside` predicts round a tumour
+contour only, which is what happens for a model of inside a contour. Prints JSON; ratios below 1 are in favour of
+HypoxNet.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ class BundleSpec:
             raise BundleError(f"{SPEC} cannot be used: {reason}") from error
 
 
-def check_format(content: Mapping[str, Any]) -> None:
+def check_format(content: object) -> None:
     """Refuse what is not a bundle of a version that this program reads.
 
     Raises:

@@ -179,8 +179,8 @@ class Predictor:
         channels = {name: path for name, path in record.channels.items() if name in settings.channels}
         if not channels:
             raise CaseError(
-                f"{record.key}: the network reads {', '.join(settings.channels)}, the manifest (line {record.line}) has "
-                f"{', '.join(record.channels) or 'no channel'}; give at least one of them"
+                f"{record.key}: the network reads {', '.join(settings.channels)}, the manifest (line {record.line}) "
+                f"has {', '.join(record.channels) or 'no channel'}; give at least one of them"
             )
         return replace(
             record,

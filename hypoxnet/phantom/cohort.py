@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import nibabel as nib
@@ -29,6 +33,8 @@ MANIFEST = "manifest.csv"
 DATASHEET = "datasheet.json"
 IMAGES = ("FMISO_SUV", "T1W", "R2STAR", "KTRANS")
 MASKS = ("GTVP", "MUSCLE", "HYPOXIA")
+# Below this number of patients starting processes costs more than it saves.
+ENOUGH_FOR_PROCESSES = 32
 COVARIATES = ("age", "hpv", "t_stage", "smoking_pack_years")
 
 
@@ -122,7 +128,9 @@ def _control(preset: Preset, po2: NDArray[np.float64], covariates: Covariates, g
     treatment = preset.treatment
     alpha = treatment.alpha_per_gy * (treatment.hpv_alpha if covariates.hpv else 1.0)
     alpha = max(0.1, alpha + treatment.alpha_spread * generator.standard_normal())
-    share = float(np.clip(treatment.reoxygenation + 0.15 * generator.standard_normal(), 0.0, 1.0))
+    share = float(
+        np.clip(treatment.reoxygenation + treatment.reoxygenation_spread * generator.standard_normal(), 0.0, 1.0)
+    )
     survivors = surviving_clonogens(
         reoxygenated(po2, share, preset.oxygen.vessel_mmhg),
         effective_share(po2, preset.tracer),
@@ -157,15 +165,23 @@ def make_cohort(
     chosen = preset(name)
     chosen = replace(chosen, seed=chosen.seed if seed is None else seed, cases=cases or chosen.cases)
     _claim(folder, chosen)
-    rows = []
-    for number in track(range(1, chosen.cases + 1), description=f"phantom {name}", disable=not progress):
-        rows.append(_written(chosen, number, folder))
+    made = _each(partial(_written, chosen, folder=folder), range(1, chosen.cases + 1))
+    rows = list(track(made, description=f"phantom {name}", total=chosen.cases, disable=not progress))
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder / MANIFEST, text.getvalue())
     return folder / MANIFEST
+
+
+def _each(make: Callable[[int], dict[str, str]], numbers: Sequence[int]) -> Iterator[dict[str, str]]:
+    """The rows in order; on every core where there is enough to do."""
+    if len(numbers) < ENOUGH_FOR_PROCESSES:
+        yield from map(make, numbers)
+        return
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        yield from pool.map(make, numbers, chunksize=4)
 
 
 def _claim(folder: Path, chosen: Preset) -> None:
@@ -175,7 +191,7 @@ def _claim(folder: Path, chosen: Preset) -> None:
         "version": VERSION,
         "digest": chosen.digest(),
         "hypoxic_below_mmhg": HYPOXIC_MMHG,
-        "label": "HYPOXIA is true where the mean pO2 of the object is below this, inside the tumour; no image enters it",
+        "label": "HYPOXIA: mean pO2 of the object below this, inside the tumour; no image enters it",
         "sources": "docs/explanation/phantom.md",
         "parameters": asdict(chosen),
     }
@@ -184,7 +200,8 @@ def _claim(folder: Path, chosen: Preset) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))["digest"]
         if before != chosen.digest():
             raise ConfigError(
-                f"{folder} holds a cohort with parameters {before}, asked for is {chosen.digest()}; choose another folder"
+                f"{folder} holds a cohort with parameters {before}, asked for is {chosen.digest()}; "
+                "choose another folder"
             )
         return
     write_json(path, sheet)

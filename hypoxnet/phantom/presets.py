@@ -15,6 +15,13 @@ VERSION = 1
 HYPOXIC_MMHG = 10.0
 
 
+def _positive(parameters: object, *names: str) -> None:
+    for name in names:
+        value = getattr(parameters, name)
+        if not value > 0:
+            raise ConfigError(f"{name}={value} of the phantom must be positive")
+
+
 @dataclass(frozen=True, slots=True)
 class Oxygen:
     """Supply and consumption of oxygen.
@@ -62,8 +69,8 @@ class Oxygen:
         )
         if min(self.tissue_radius_um, self.normal_radius_um) <= 3 * self.vessel_radius_um:
             raise ConfigError(
-                f"tissue_radius_um={self.tissue_radius_um} and normal_radius_um={self.normal_radius_um} must exceed three "
-                f"times vessel_radius_um={self.vessel_radius_um}; nearer vessels leave no tissue between them"
+                f"tissue_radius_um={self.tissue_radius_um} and normal_radius_um={self.normal_radius_um} must exceed "
+                f"three times vessel_radius_um={self.vessel_radius_um}; nearer vessels leave no tissue between them"
             )
 
 
@@ -132,6 +139,7 @@ class Treatment:
         oer: Largest oxygen enhancement, m = 3.
         oer_half_mmhg: pO2 of half the effect, K = 3 mmHg.
         reoxygenation: Share of the missing oxygen that returns during treatment, mean over patients.
+        reoxygenation_spread: Standard deviation of that share between patients.
         failure_months: Median time of a failure.
         death_per_year: Hazard of death without failure at 60 years.
         loss_per_year: Hazard of loss to follow-up.
@@ -140,14 +148,15 @@ class Treatment:
 
     dose_gy: float = 70.0
     fractions: int = 35
-    alpha_per_gy: float = 0.3
-    alpha_spread: float = 0.03
-    hpv_alpha: float = 1.15
+    alpha_per_gy: float = 0.275
+    alpha_spread: float = 0.008
+    hpv_alpha: float = 1.08
     alpha_beta_gy: float = 10.0
     clonogens_per_ml: float = 1e7
     oer: float = 3.0
     oer_half_mmhg: float = 3.0
-    reoxygenation: float = 0.45
+    reoxygenation: float = 0.2
+    reoxygenation_spread: float = 0.08
     failure_months: float = 10.0
     death_per_year: float = 0.05
     loss_per_year: float = 0.03
@@ -223,10 +232,3 @@ def preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ConfigError(f"phantom preset {name!r} is not known; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
-
-
-def _positive(parameters: object, *names: str) -> None:
-    for name in names:
-        value = getattr(parameters, name)
-        if not value > 0:
-            raise ConfigError(f"{name}={value} of the phantom must be positive")

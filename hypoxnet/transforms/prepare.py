@@ -117,7 +117,7 @@ def _normalised(
     """The network's input for one channel, 1 D H W; 0 where the channel was not measured."""
     if image is None or volume is None:
         return torch.zeros(1, *working.grid.shape)
-    normalised = convert_to_tensor(intensity_transform(settings.norms[index])(image), track_meta=False).float()
+    normalised: Tensor = convert_to_tensor(intensity_transform(settings.norms[index])(image), track_meta=False).float()
     if volume is working.reference:
         return normalised
     return normalised * working.covers(volume.grid)

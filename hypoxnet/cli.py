@@ -1,0 +1,106 @@
+"""`hypoxnet VERB`: everything that is neither training nor batch inference. Exit status 0, 1 or 2 (bad input)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypoxnet import __version__
+from hypoxnet.errors import HypoxNetError
+
+OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; libraries are loaded by the verb that needs them, so that `--help` answers at once."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except HypoxNetError as error:
+        print(error, file=sys.stderr)
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept", file=sys.stderr)
+        return INTERRUPTED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hypoxnet",
+        description="HypoxNet: from hypoxia images to a decision. To train: train.py; to predict: infer.py.",
+    )
+    parser.add_argument("--version", action="version", version=f"hypoxnet {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    _add_check(verbs)
+    _add_phantom(verbs)
+    return parser
+
+
+def _add_check(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    check = verbs.add_parser(
+        "check",
+        help="look at a manifest and every file it names",
+        description="Print a table of the cohort, and every fault with its line; exit status 2 when there is one.",
+        epilog="example: hypoxnet check cohort.csv",
+    )
+    check.add_argument("manifest", type=Path, help="CSV or TSV of the cohort")
+    check.add_argument("--headers-only", action="store_true", help="read no voxels: quick, but ranges are not seen")
+    check.add_argument("--jobs", type=int, default=0, help="processes; 0 is one per core (default)")
+    check.set_defaults(run=_check)
+
+
+def _add_phantom(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    phantom = verbs.add_parser(
+        "phantom",
+        help="make a cohort of tumours whose oxygen is known",
+        description="Write a cohort of phantoms: NIfTI images, masks, manifest.csv and a datasheet of every parameter.",
+        epilog="example: hypoxnet phantom test phantoms --cases 4",
+    )
+    phantom.add_argument("preset", help="demo or test")
+    phantom.add_argument("output", type=Path, help="folder; a cohort that was begun there is finished")
+    phantom.add_argument("--seed", type=int, help="another seed than the preset's")
+    phantom.add_argument("--cases", type=int, help="another number of patients than the preset's")
+    phantom.set_defaults(run=_phantom)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from hypoxnet.data.inspection import inspect_manifest
+
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("cases")
+        inspection = inspect_manifest(
+            options.manifest,
+            headers_only=options.headers_only,
+            jobs=options.jobs,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    table = Table(title=str(options.manifest), show_header=False)
+    for what, figure in inspection.table():
+        table.add_row(what, figure)
+    Console().print(table)
+    if not inspection.faults:
+        return OK
+    for fault in inspection.faults:
+        print(fault, file=sys.stderr)
+    count = len(inspection.faults)
+    print(f"{options.manifest}: {count} fault{'s' if count != 1 else ''}", file=sys.stderr)
+    return WRONG_INPUT
+
+
+def _phantom(options: argparse.Namespace) -> int:
+    from hypoxnet.phantom.cohort import make_cohort
+
+    print(make_cohort(options.preset, options.output, seed=options.seed, cases=options.cases, progress=True))
+    return OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""A cohort looked at before anything is trained on it: what is there, and everything that is wrong, with its line."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+
+from hypoxnet.cases import CENSORED, DEATH, FAILURE, CaseRecord
+from hypoxnet.data.manifest import parse_manifest
+from hypoxnet.errors import HypoxNetError
+from hypoxnet.geometry import Grid
+from hypoxnet.quantities import Modality, quantity
+from hypoxnet.transforms.reading import read_grid, read_mask, read_volume
+
+# Noise and interpolation leave a range by this share of it at most.
+MARGIN = 0.05
+# A mask without a voxel says "nothing there"; for these that can be true.
+MAY_BE_EMPTY = {"HYPOXIA", "GTVN"}
+CHUNK = 64
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseReport:
+    """One case as it is on disk.
+
+    Args:
+        record: Its row.
+        faults: What is wrong, one sentence each, beginning with the line.
+        volumes_ml: Mask to volume, mL; empty when voxels were not read.
+    """
+
+    record: CaseRecord
+    faults: tuple[str, ...] = ()
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A cohort as it is on disk.
+
+    Args:
+        path: The manifest.
+        cases: One report per row.
+        faults: Faults of the manifest and of the files, by line.
+    """
+
+    path: Path
+    cases: tuple[CaseReport, ...]
+    faults: tuple[str, ...]
+
+    def table(self) -> list[tuple[str, str]]:
+        """The cohort in numbers: what, and how many."""
+        records = [case.record for case in self.cases]
+        patients = {record.case_id: record for record in reversed(records)}.values()
+        rows = [("cases (rows)", str(len(records))), ("patients", str(len(patients)))]
+        rows += [("sites", _counted(record.site or "(not named)" for record in patients))]
+        channels = Counter(name for record in records for name in record.channels)
+        rows += [(f"channel {name}", f"{count} of {len(records)}") for name, count in sorted(channels.items())]
+        masks = Counter(name for record in records for name in record.masks)
+        rows += [(f"mask {name}", f"{count} of {len(records)}{self._volume(name)}") for name, count in masks.items()]
+        rows += list(_outcome_rows(patients))
+        covariates = Counter(name for record in patients for name in record.covariates)
+        rows += [(f"covariate {name}", f"{count} of {len(patients)}") for name, count in covariates.items()]
+        return rows
+
+    def _volume(self, mask: str) -> str:
+        volumes = [case.volumes_ml[mask] for case in self.cases if mask in case.volumes_ml]
+        if not volumes:
+            return ""
+        return f", median {median(volumes):.1f} mL ({min(volumes):.1f} to {max(volumes):.1f})"
+
+
+def inspect_manifest(
+    path: Path, *, headers_only: bool = False, jobs: int = 0, progress: Progress | None = None
+) -> Inspection:
+    """Look at a manifest and at every file it names.
+
+    Args:
+        path: The manifest.
+        headers_only: Read headers but no voxels: seconds instead of minutes, but ranges, units and masks are not seen.
+        jobs: Processes; 0 is one per core.
+        progress: Called with the number of cases done and of all cases.
+
+    Raises:
+        ManifestError: The file is not a table at all.
+    """
+    records, faults = parse_manifest(path, check_files=True)
+    reports: list[CaseReport] = []
+    look = partial(_look_at_some, headers_only=headers_only)
+    chunks = [records[first : first + CHUNK] for first in range(0, len(records), CHUNK)]
+    for chunk in _each(look, chunks, jobs or os.cpu_count() or 1):
+        reports += chunk
+        if progress is not None:
+            progress(len(reports), len(records))
+    every = [*faults, *(fault for report in reports for fault in report.faults)]
+    return Inspection(path, tuple(reports), tuple(sorted(every, key=_line_of)))
+
+
+def _each(
+    look: Callable[[Sequence[CaseRecord]], list[CaseReport]], chunks: Sequence[Sequence[CaseRecord]], jobs: int
+) -> Iterator[list[CaseReport]]:
+    if jobs == 1 or len(chunks) == 1:
+        yield from map(look, chunks)
+        return
+    with ProcessPoolExecutor(min(jobs, len(chunks)), mp_context=get_context("spawn")) as pool:
+        yield from pool.map(look, chunks)
+
+
+def _line_of(fault: str) -> int:
+    return int(fault.removeprefix("line ").split(":", 1)[0])
+
+
+def _look_at_some(records: Sequence[CaseRecord], *, headers_only: bool) -> list[CaseReport]:
+    return [inspect_case(record, headers_only=headers_only) for record in records]
+
+
+def inspect_case(record: CaseRecord, *, headers_only: bool = False) -> CaseReport:
+    """Look at the files of one case; a file that does not exist is the manifest's fault and is passed over here.
+
+    Example:
+        >>> inspect_case(CaseRecord("P1")).faults
+        ()
+    """
+    faults: list[str] = []
+    begin = f"line {record.line}: {record.key}"
+    grids: dict[str, Grid] = {}
+    volumes_ml: dict[str, float] = {}
+    for name, path in {**record.channels, **record.masks}.items():
+        if not path.is_file():
+            continue
+        case = f"{begin}: {name}"
+        try:
+            grids[name] = read_grid(path, case=case)[0]
+            if headers_only:
+                continue
+            if name in record.masks:
+                mask = read_mask(path, case=case)
+                volumes_ml[name] = float(mask.array.sum()) * mask.grid.voxel_ml
+                if volumes_ml[name] == 0 and name not in MAY_BE_EMPTY:
+                    faults.append(
+                        f"{case}: {path} is empty (0 voxels of {mask.array.size}); draw it, or leave the cell empty"
+                    )
+            else:
+                faults += _range_faults(name, path, case)
+        except HypoxNetError as error:
+            faults.append(str(error))
+    faults += _grid_faults(record, grids, begin)
+    return CaseReport(record, tuple(faults), volumes_ml)
+
+
+def _range_faults(name: str, path: Path, case: str) -> Iterator[str]:
+    array = read_volume(path, case=case).array
+    what = quantity(name)
+    low, high = float(array.min()), float(array.max())
+    margin = MARGIN * (what.high - what.low)
+    if low == high:
+        yield f"{case}: {path} is {low:g} in every voxel; write the image again"
+    elif high > what.high + margin:
+        cause = "it may be in Bq/ml or counts, convert it to SUV" if name.endswith("_SUV") else "convert it"
+        yield f"{case}: {path} has a maximum of {high:,.6g}, in {what.unit} at most {what.high:g} is plausible; {cause}"
+    elif low < what.low - margin:
+        yield (
+            f"{case}: {path} has a minimum of {low:,.6g}, in {what.unit} at least {what.low:g} is plausible; "
+            "convert it to that unit"
+        )
+    elif what.modality is Modality.PET and high <= 0:
+        yield f"{case}: {path} has no uptake (maximum {high:g} {what.unit}); write the image again"
+
+
+def _grid_faults(record: CaseRecord, grids: dict[str, Grid], begin: str) -> Iterator[str]:
+    masks = [name for name in record.masks if name in grids]
+    for name in masks[1:]:
+        if not grids[name].same_as(grids[masks[0]]):
+            yield (
+                f"{begin}: {masks[0]} ({grids[masks[0]].describe()}) and {name} ({grids[name].describe()}, "
+                f"{record.masks[name]}) lie on different grids; draw or resample both on one image"
+            )
+    names = [name for name in (*record.channels, *record.masks) if name in grids]
+    for name in names[1:]:
+        if not _overlap(grids[names[0]], grids[name]):
+            yield (
+                f"{begin}: {name} and {names[0]} do not overlap in space (first voxels at {_first_voxel(grids[name])} "
+                f"and {_first_voxel(grids[names[0]])} mm); register them, or leave one out"
+            )
+
+
+def _overlap(one: Grid, other: Grid) -> bool:
+    a, b = one.corners_mm(), other.corners_mm()
+    return bool((a.min(axis=0) <= b.max(axis=0)).all() and (b.min(axis=0) <= a.max(axis=0)).all())
+
+
+def _first_voxel(grid: Grid) -> str:
+    return "(" + ", ".join(f"{row[3]:.0f}" for row in grid.affine[:3]) + ")"
+
+
+def _counted(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(Counter(names).items()))
+
+
+def _outcome_rows(patients: Iterable[CaseRecord]) -> Iterator[tuple[str, str]]:
+    outcomes = [record.outcome for record in patients if record.outcome is not None]
+    yield "outcome known", f"{len(outcomes)} patients"
+    if not outcomes:
+        return
+    failures = sum(outcome.event == FAILURE for outcome in outcomes)
+    if all(outcome.is_binary for outcome in outcomes):
+        yield "failed (yes/no)", f"{failures} yes, {len(outcomes) - failures} no"
+        return
+    yield "locoregional failures", str(failures)
+    yield "deaths without failure", str(sum(outcome.event == DEATH for outcome in outcomes))
+    months = [outcome.months for outcome in outcomes if outcome.months is not None]
+    free = [outcome.months for outcome in outcomes if outcome.months is not None and outcome.event == CENSORED]
+    followed = f"{median(free):.1f} months in the {len(free)} censored" if free else "nobody censored"
+    yield "follow-up", f"median {followed}; {min(months):.1f} to {max(months):.1f} months in all"
