@@ -2,6 +2,260 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hypoxnet.bundle.read import read_bundle
+from hypoxnet.bundle.schema import CHECKSUMS, BundleSpec, InferenceDefaults, cohort_counts
+from hypoxnet.bundle.write import write_bundle
+from hypoxnet.cases import CaseRecord
+from hypoxnet.data.manifest import read_manifest
+from hypoxnet.data.phantom_cohort import phantom_manifest
+from hypoxnet.data.plan import plan_settings
+from hypoxnet.data.splits import Split, crossval_splits, holdout_split
+from hypoxnet.errors import ConfigError
+from hypoxnet.files import write_json, write_text
+from hypoxnet.inference.predictor import load_predictor
+from hypoxnet.inference.run import run_inference
+from hypoxnet.jobs.config import TrainJobConfig
+from hypoxnet.jobs.gallery import chosen_for_gallery, save_for_gallery
+from hypoxnet.jobs.run_folder import RunFolder, log_to, open_run
+from hypoxnet.jobs.scoring import Baselines, fit_baselines, score_case, write_scores
+from hypoxnet.metrics.evaluate import CaseScore, Evaluator
+from hypoxnet.report.page import write_report
+from hypoxnet.training.run import TrainingSetup, fit
+from hypoxnet.transforms.settings import PrepareSettings
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One training with the patients it withholds: the whole run, or a fold of it.
+
+    Args:
+        fold: Number of the fold; None for a single split.
+        split: Who trains, chooses and is withheld.
+        folder: Where its training, bundle and cases lie.
+    """
+
+    fold: int | None
+    split: Split
+    folder: RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What became of the withheld cases of a part."""
+
+    scores: tuple[CaseScore, ...]
+    failed: Mapping[str, str]
+    baselines: Baselines
+
+
+def run_training_job(config: TrainJobConfig) -> int:
+    """Train, predict the withheld patients, evaluate and report; goes on where an earlier call was interrupted.
+
+    Args:
+        config: Everything.
+
+    Returns:
+        Exit status, 0.
+
+    Raises:
+        HypoxNetError: Manifest, configuration or run folder cannot be used.
+    """
+    manifest = _manifest(config)
+    records = read_manifest(manifest, check_files=True)
+    parts_of = _splits(records, config)
+    setup, settings = _plan(records, parts_of, config)
+    run = open_run(config, manifest)
+    log_to(run.path / "run.log")
+    log.info("run folder: %s", run.path)
+    parts = [Part(fold, split, run.part(fold)) for fold, split in parts_of.items()]
+    if not _is_finished(run):
+        _write_withheld(run, parts)
+        scored = [_run_part(part, settings, setup, config) for part in parts]
+        _finish(run, parts, scored, settings, config)
+    log.info("report: %s", write_report(run.path))
+    return 0
+
+
+def _manifest(config: TrainJobConfig) -> Path:
+    if not config.data.manifest:
+        return phantom_manifest(config.data.phantom, Path(config.data.cache) if config.data.cache else None)
+    return Path(config.data.manifest).expanduser().absolute()
+
+
+def _splits(records: Sequence[CaseRecord], config: TrainJobConfig) -> dict[int | None, Split]:
+    if config.split.kind == "holdout":
+        return {None: holdout_split(records, config.split)}
+    splits = dict(enumerate(crossval_splits(records, config.split)))
+    unknown = [fold for fold in config.split.only if fold not in splits]
+    if unknown:
+        raise ConfigError(f"split.only names fold {unknown[0]}, the folds are 0 to {len(splits) - 1}")
+    return {fold: split for fold, split in splits.items() if not config.split.only or fold in config.split.only}
+
+
+def _plan(
+    records: Sequence[CaseRecord], parts: Mapping[int | None, Split], config: TrainJobConfig
+) -> tuple[TrainingSetup, PrepareSettings]:
+    """Settings of every room. A single split is planned on its training cases, folds on the whole cohort.
+
+    Folds share one preparation so that their networks can be averaged; what it takes from the cohort are names of
+    channels, and mean and spread of covariates, no contour and no outcome.
+    """
+    single = parts.get(None)
+    planned = records if single is None else (*single.train, *single.validation)
+    settings = plan_settings(planned, config.data, config.label, edges_months=config.outcome.edges_months)
+    outcome = config.outcome
+    if outcome.enabled and not any(record.outcome for record in planned):
+        outcome = replace(outcome, enabled=False)
+    setup = TrainingSetup(
+        config.data, config.augment, config.model, outcome, config.loss, config.training, config.tracking
+    )
+    return setup, settings
+
+
+def _is_finished(run: RunFolder) -> bool:
+    """The bundle gets its figures last."""
+    return run.metrics.is_file() and (run.bundle / CHECKSUMS).is_file() and bool(read_bundle(run.bundle)[0].metrics)
+
+
+def _write_withheld(run: RunFolder, parts: Sequence[Part]) -> None:
+    """The withheld cases as a manifest with absolute paths, for `infer.py`."""
+    records = [record for part in parts for record in part.split.test]
+    channels = list(dict.fromkeys(name for record in records for name in record.channels))
+    masks = list(dict.fromkeys(name for record in records for name in record.masks))
+    covariates = list(dict.fromkeys(name for record in records for name in record.covariates))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["case_id", "visit", "site", *channels, *masks, *covariates], lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        row: dict[str, Any] = {"case_id": record.case_id, "visit": record.visit, "site": record.site}
+        row |= {name: path.absolute() for name, path in {**record.channels, **record.masks}.items()}
+        writer.writerow(row | {name: f"{value:g}" for name, value in record.covariates.items()})
+    write_text(run.manifest, text.getvalue())
+
+
+def _run_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, config: TrainJobConfig) -> Scored:
+    name = "" if part.fold is None else f"fold {part.fold}: "
+    split = part.split
+    log.info(
+        "%s%d cases train, %d choose the epoch, %d are withheld",
+        name,
+        len(split.train),
+        len(split.validation),
+        len(split.test),
+    )
+    if not (part.folder.bundle / CHECKSUMS).is_file():
+        _train_part(part, settings, setup, config)
+    predictor = load_predictor(part.folder.bundle, config.inference)
+    inferred = run_inference(predictor, split.test, part.folder.cases)
+    baselines = fit_baselines((*split.train, *split.validation), settings)
+    log.info("%sscoring", name)
+    scores = [
+        score_case(record, part.folder.cases / record.key, settings, baselines, fold=part.fold)
+        for record in split.test
+        if record.key not in inferred.failed
+    ]
+    return Scored(tuple(score for score in scores if score is not None), dict(inferred.failed), baselines)
+
+
+def _train_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, config: TrainJobConfig) -> None:
+    label = config.name if part.fold is None else f"{config.name}-fold{part.fold}"
+    fitted = fit(part.split, settings, setup, part.folder.path / "training", name=label)
+    log.info("trained %d steps in %.0f s", fitted.steps, fitted.seconds)
+    spec = BundleSpec(
+        name=config.name,
+        model=fitted.spec,
+        settings=settings,
+        inference=InferenceDefaults(**config.inference.chosen()),  # type: ignore[arg-type]
+        cohort=cohort_counts((*part.split.train, *part.split.validation)),
+        provenance={
+            "trained": time.strftime("%Y-%m-%d"),
+            "seed": config.training.seed,
+            "steps": fitted.steps,
+            "training_seconds": round(fitted.seconds),
+        },
+    )
+    write_bundle(part.folder.bundle, spec, [fitted.weights])
+
+
+def _finish(
+    run: RunFolder, parts: Sequence[Part], scored: Sequence[Scored], settings: PrepareSettings, config: TrainJobConfig
+) -> None:
+    """Pool the parts: table, metrics, gallery, and the bundle with its figures."""
+    scores = [score for part in scored for score in part.scores]
+    failed = {key: reason for part in scored for key, reason in part.failed.items()}
+    write_scores(run.predictions, scores, failed)
+    _save_gallery(run, parts, scores, settings)
+    evaluator = Evaluator(scores, horizon_months=config.outcome.horizon_months, resamplings=config.bootstrap)
+    metrics = evaluator.metrics()
+    metrics["counts"] |= {"failed_cases": len(failed), "trainings": len(parts)}
+    metrics["counts"]["training_patients"] = _training_patients(parts)
+    metrics["baselines"] = [part.baselines.describe() for part in scored]
+    metrics["bootstrap"] = {"resamplings": config.bootstrap, "interval": 0.95, "unit": "patient"}
+    write_json(run.metrics, metrics)
+    _bundle_with_figures(run, parts, metrics)
+    _log_figures(metrics)
+
+
+def _training_patients(parts: Sequence[Part]) -> int:
+    """Of the smallest training, so that nothing looks larger than it is."""
+    return min(len({record.case_id for record in part.split.train}) for part in parts)
+
+
+def _bundle_with_figures(run: RunFolder, parts: Sequence[Part], metrics: Mapping[str, Any]) -> None:
+    """The bundle of a single training, or the networks of all folds as one ensemble; with the pooled figures.
+
+    In an ensemble every patient of the cohort trained most of the networks: its figures are those of the single
+    networks on the patients that each had withheld.
+    """
+    figures = {room: _figures(metrics[room]) for room in ("segmentation", "outcome") if room in metrics}
+    figures["counts"] = metrics["counts"]
+    read = [read_bundle(part.folder.bundle) for part in parts]
+    spec = read[0][0]
+    weights = [member for _, members in read for member in members]
+    if len(parts) > 1:
+        everyone = [record for part in parts for record in part.split.test]
+        steps = sum(int(other.provenance["steps"]) for other, _ in read)
+        seconds = sum(int(other.provenance["training_seconds"]) for other, _ in read)
+        spec = replace(
+            spec,
+            cohort=cohort_counts(everyone),
+            provenance={**spec.provenance, "steps": steps, "training_seconds": seconds, "folds": len(parts)},
+        )
+    write_bundle(run.bundle, replace(spec, metrics=figures, digest=""), weights)
+
+
+def _figures(room: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: figure for name, figure in room.items() if isinstance(figure, dict) and "value" in figure}
+
+
+def _save_gallery(
+    run: RunFolder, parts: Sequence[Part], scores: Sequence[CaseScore], settings: PrepareSettings
+) -> None:
+    place = {record.key: (record, part.folder.cases) for part in parts for record in part.split.test}
+    for number, (score, title) in enumerate(chosen_for_gallery(scores, settings.region_names[0])):
+        record, cases = place[score.key]
+        path = run.path / "gallery" / f"{number:02d}_{score.key}.npz"
+        save_for_gallery(path, record, cases / score.key, settings, title=title)
+
+
+def _log_figures(metrics: Mapping[str, Any]) -> None:
+    for room, names in (
+        ("segmentation", ("dice", "threshold_dice")),
+        ("outcome", ("c_index", "volume_c_index")),
+    ):
+        for name in names:
+            figure = metrics.get(room, {}).get(name)
+            if figure and figure["value"] is not None:
+                log.info("withheld patients: %s.%s %s", room, name, json.dumps(figure))

@@ -1,0 +1,176 @@
+"""Predictions of withheld cases beside the truth and the baselines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hypoxnet.cases import CAUSES, CaseRecord
+from hypoxnet.errors import HypoxNetError
+from hypoxnet.files import write_text
+from hypoxnet.hypoxia.volumes import volume_ml
+from hypoxnet.inference.read_outs import tumour_on
+from hypoxnet.inference.writing import read_prediction
+from hypoxnet.metrics.baselines import (
+    CONVENTIONAL_SHARE,
+    UptakeThreshold,
+    VolumeModel,
+    choose_threshold,
+    fit_volume_model,
+    read_uptake,
+    true_region,
+)
+from hypoxnet.metrics.evaluate import CaseScore
+from hypoxnet.metrics.segmentation import dice, score_region
+from hypoxnet.transforms.reading import read_grid, read_mask
+from hypoxnet.transforms.settings import PrepareSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Baselines:
+    """What stands beside the network; None where the cohort does not allow it."""
+
+    threshold: UptakeThreshold | None
+    volume: VolumeModel | None
+
+    def describe(self) -> dict[str, Any]:
+        """For `metrics.json`."""
+        return {
+            "threshold": None if self.threshold is None else self.threshold.describe(),
+            "outcome": None
+            if self.volume is None
+            else f"{self.volume.kind} on log GTV volume, {self.volume.coefficient:+.3f} per log mL",
+        }
+
+
+def fit_baselines(records: Sequence[CaseRecord], settings: PrepareSettings) -> Baselines:
+    """Fit the baselines on training cases, and on nothing else."""
+    volumes, outcomes = [], []
+    for record in {record.case_id: record for record in reversed(records)}.values():
+        tumour_ml = _tumour_ml(record, settings)
+        if record.outcome is not None and tumour_ml:
+            volumes.append(tumour_ml)
+            outcomes.append(record.outcome)
+    model = fit_volume_model(volumes, outcomes) if outcomes else None
+    return Baselines(choose_threshold(records, settings), model)
+
+
+def _tumour_ml(record: CaseRecord, settings: PrepareSettings) -> float | None:
+    """Volume of the union of the tumour contours on the grid of the first of them."""
+    names = [name for name in settings.tumour if name in record.masks]
+    if not names:
+        return None
+    try:
+        grid, _ = read_grid(record.masks[names[0]], case=record.key)
+        mask = tumour_on(record, settings, grid)
+    except HypoxNetError:
+        return None  # preparation has already said what is wrong with this case
+    return None if mask is None else volume_ml(mask, grid)
+
+
+def score_case(
+    record: CaseRecord, folder: Path, settings: PrepareSettings, baselines: Baselines, *, fold: int | None
+) -> CaseScore | None:
+    """Score one predicted case on its own reference grid.
+
+    Args:
+        record: The withheld case with its truth.
+        folder: Its prediction.
+        settings: What the network outlines.
+        baselines: Fitted on the training cases.
+        fold: Which fold withheld it.
+
+    Returns:
+        The scores; None when the case was not predicted.
+    """
+    said = read_prediction(folder, record.key)
+    if said is None:
+        return None
+    regions = {}
+    for name in settings.region_names:
+        path = folder / f"{record.key}_{name}_mask.nii.gz"
+        grid, _ = read_grid(path, case=record.key)
+        truth = true_region(record, settings, name, grid)
+        if truth is not None:
+            predicted = read_mask(path, case=record.key).array
+            regions[name] = score_region(predicted, truth, grid, tumour_on(record, settings, grid))
+    tumour_ml = _tumour_ml(record, settings)
+    at_horizon = said["risk"]["at_horizon"] if said["risk"] else {}
+    has_truth = settings.region_names[0] in regions
+    conventional = _conventional(baselines, settings)
+    return CaseScore(
+        key=record.key,
+        patient=record.case_id,
+        site=record.site,
+        fold=fold,
+        regions=regions,
+        threshold_dice=_threshold_dice(record, settings, baselines.threshold) if has_truth else None,
+        conventional_dice=_threshold_dice(record, settings, conventional) if has_truth else None,
+        tumour_ml=tumour_ml,
+        risk=at_horizon.get(CAUSES[0]),
+        death=at_horizon.get(CAUSES[1]),
+        outcome=record.outcome,
+        volume_risk=baselines.volume.risk(tumour_ml) if baselines.volume and tumour_ml else None,
+    )
+
+
+def _conventional(baselines: Baselines, settings: PrepareSettings) -> UptakeThreshold | None:
+    """41 % of SUVmax, for a label that is the tumour itself."""
+    if settings.inside_tumour or baselines.threshold is None:
+        return None
+    return UptakeThreshold(baselines.threshold.channel, "share_of_max", "", CONVENTIONAL_SHARE)
+
+
+def _threshold_dice(record: CaseRecord, settings: PrepareSettings, threshold: UptakeThreshold | None) -> float | None:
+    if threshold is None:
+        return None
+    try:
+        uptake = read_uptake(record, settings, threshold.channel, threshold.reference)
+        if uptake is None:
+            return None
+        truth = true_region(record, settings, settings.region_names[0], uptake.grid)
+    except HypoxNetError as error:
+        log.warning("no threshold baseline: %s", error)
+        return None
+    return None if truth is None else dice(threshold.mask(uptake), truth)
+
+
+def write_scores(path: Path, scores: Sequence[CaseScore], failed: dict[str, str]) -> None:
+    """`predictions.csv` of a training run: one line per withheld case, a failed one with its reason."""
+    rows = [_row(score) for score in scores]
+    rows += [{"key": key, "status": "failed", "reason": reason} for key, reason in failed.items()]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _row(score: CaseScore) -> dict[str, Any]:
+    row: dict[str, Any] = {"key": score.key, "status": "ok", "reason": "", "case_id": score.patient}
+    row |= {"site": score.site, "fold": "" if score.fold is None else score.fold}
+    for name, region in score.regions.items():
+        row |= {f"{name}_{what}": _cell(value) for what, value in asdict(region).items()}
+    outcome = score.outcome
+    return row | {
+        "threshold_dice": _cell(score.threshold_dice),
+        "suvmax41_dice": _cell(score.conventional_dice),
+        "tumour_ml": _cell(score.tumour_ml),
+        "risk": _cell(score.risk),
+        "death": _cell(score.death),
+        "volume_risk": _cell(score.volume_risk),
+        "event": "" if outcome is None else outcome.event,
+        "months": "" if outcome is None or outcome.months is None else outcome.months,
+    }
+
+
+def _cell(value: float | None) -> float | str:
+    return "" if value is None else round(value, 6)
