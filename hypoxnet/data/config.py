@@ -52,7 +52,8 @@ class DataConfig:
         spacing_mm: Spacing of the working grid.
         window: Voxels of the window that the network sees in training and inference.
         tumour: Mask columns whose union is the tumour.
-        covariates: Covariates of the outcome head, in order.
+        covariates: Covariates of the outcome head, in order; null takes every one that at least half of the training
+            patients have, an empty list none.
         focus: Share of the training windows that are centred on a voxel of the label rather than on the tumour.
         anywhere: Share of the training windows that are centred on any voxel.
         cache: Folder of the persistent cache; empty is the user's cache folder.
@@ -67,7 +68,7 @@ class DataConfig:
     spacing_mm: list[float] = field(default_factory=lambda: [3.0, 3.0, 3.0])
     window: list[int] = field(default_factory=lambda: [32, 32, 32])
     tumour: list[str] = field(default_factory=lambda: ["GTVP", "GTVN"])
-    covariates: list[str] = field(default_factory=list)
+    covariates: list[str] | None = None
     focus: float = 0.25
     anywhere: float = 0.25
     cache: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from math import inf
 
@@ -10,10 +11,13 @@ import numpy as np
 from hypoxnet.cases import CaseRecord
 from hypoxnet.data.config import DataConfig
 from hypoxnet.errors import ConfigError
-from hypoxnet.quantities import QUANTITIES, Modality, quantity, suggestion
+from hypoxnet.quantities import COVARIATES, QUANTITIES, Modality, quantity, suggestion
 from hypoxnet.transforms.config import LabelConfig
 from hypoxnet.transforms.normalise import norm_of
 from hypoxnet.transforms.settings import PrepareSettings, Region, ThresholdLabel
+
+# A covariate that fewer patients have says more about who was asked than about who fails.
+ENOUGH_KNOWN = 0.5
 
 
 def plan_settings(
@@ -36,7 +40,8 @@ def plan_settings(
     """
     channels = _channels(records, data)
     regions, threshold = _regions(records, label, channels)
-    means, sds = _covariate_scale(records, data.covariates)
+    covariates = _covariates(records) if data.covariates is None else tuple(data.covariates)
+    means, sds = _covariate_scale(records, covariates)
     x, y, z = (float(s) for s in data.spacing_mm)
     i, j, k = (int(n) for n in data.window)
     return PrepareSettings(
@@ -49,7 +54,7 @@ def plan_settings(
         regions=regions,
         threshold=threshold,
         inside_tumour=label.inside_tumour,
-        covariates=tuple(data.covariates),
+        covariates=covariates,
         covariate_means=means,
         covariate_sds=sds,
         edges_months=_edges(records, edges_months),
@@ -109,6 +114,14 @@ def _threshold(records: Sequence[CaseRecord], label: LabelConfig, channels: Sequ
     if label.reference_mask and not any(label.reference_mask in record.masks for record in records):
         raise ConfigError(f"the label needs the mask {label.reference_mask}, no training case has it; draw it")
     return ThresholdLabel(label.channel, label.reference_mask, label.reference_statistic, label.threshold)
+
+
+def _covariates(records: Sequence[CaseRecord]) -> tuple[str, ...]:
+    """Covariates that at least half of the patients have, those of the table first."""
+    patients = {record.case_id: record for record in reversed(records)}.values()
+    found = Counter(name for record in patients for name in record.covariates)
+    order = [*COVARIATES, *sorted(name for name in found if name not in COVARIATES)]
+    return tuple(name for name in order if found[name] >= ENOUGH_KNOWN * len(patients) and found[name])
 
 
 def _covariate_scale(

@@ -1,6 +1,7 @@
 """A neck with a tumour: which tissue is where.
 
-Axes: i right to left, j anterior to posterior, k inferior to superior; all lengths in mm from the centre of the cube.
+Lengths in mm from the centre of the cube; x runs to the right of the patient, y from front to back, z upwards. Voxel axes
+are RAS+, so y runs against the second of them.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def make_anatomy(preset: Preset, generator: np.random.Generator) -> Anatomy:
     """
     side = round(preset.extent_mm / preset.fine_mm)
     axis = (np.arange(side) - (side - 1) / 2) * preset.fine_mm
-    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+    x, y, z = np.meshgrid(axis, -axis, axis, indexing="ij")
     half = preset.extent_mm / 2
     body = (x / (1.15 * half)) ** 2 + (y / (0.98 * half)) ** 2 < 1
     air = (x / 8) ** 2 + ((y + 0.45 * half) / 7) ** 2 < 1
