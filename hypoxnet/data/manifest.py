@@ -144,7 +144,8 @@ def _table(path: Path) -> tuple[list[str], list[_Row]]:
                     "put text with a separator into quotes"
                 )
             else:
-                rows.append(_Row(reader.line_num, dict(zip(header, stripped, strict=False))))
+                padded = stripped + [""] * len(header)
+                rows.append(_Row(reader.line_num, dict(zip(header, padded, strict=False))))
     except csv.Error as error:
         faults.append(f"line {reader.line_num}: is not a line of a table ({error}); save the sheet again as CSV")
     if faults:
@@ -191,7 +192,7 @@ def _record(row: _Row, folder: Path, fault: Fault) -> CaseRecord:
         fault(f"case_id {row.cell('case_id')!r} holds / \\ or :, it names files; choose another")
     files = {name: folder / text for name, text in row.cells.items() if (name in QUANTITIES or name in MASKS) and text}
     channels = {name: file for name, file in files.items() if name in QUANTITIES}
-    if not channels:
+    if not channels and not _has_unknown_images(row):
         fault("no channel has a file; give at least one image, or delete the row")
     return CaseRecord(
         case_id=row.cell("case_id"),
@@ -206,6 +207,14 @@ def _record(row: _Row, folder: Path, fault: Fault) -> CaseRecord:
     )
 
 
+def _has_unknown_images(row: _Row) -> bool:
+    """A cell with an image in a column that the header has been told of."""
+    return any(
+        text.lower().endswith(IMAGE_SUFFIXES) and name not in QUANTITIES and name not in MASKS
+        for name, text in row.cells.items()
+    )
+
+
 def _outcome(row: _Row, fault: Fault) -> Outcome | None:
     failed = row.cell("failed").lower()
     if failed not in NOT_KNOWN:
@@ -213,6 +222,8 @@ def _outcome(row: _Row, fault: Fault) -> Outcome | None:
             fault(f"failed is {row.cell('failed')!r}, it must be 1 or yes, 0 or no, or empty")
             return None
         return Outcome(FAILURE if failed in YES else CENSORED, None)
+    if not {"lrc_months", "lrc_event"} <= set(row.cells):
+        return None  # the header has been told of
     months, event = row.cell("lrc_months"), row.cell("lrc_event")
     unknown_months, unknown_event = months.lower() in NOT_KNOWN, event.lower() in NOT_KNOWN
     if unknown_months and unknown_event:

@@ -1,7 +1,7 @@
 """A neck with a tumour: which tissue is where.
 
-Lengths in mm from the centre of the cube; x runs to the right of the patient, y from front to back, z upwards. Voxel axes
-are RAS+, so y runs against the second of them.
+Lengths in mm from the centre of the cube; x runs to the right of the patient, y from front to back, z upwards. Voxel
+axes are RAS+, so y runs against the second of them.
 """
 
 from __future__ import annotations
