@@ -14,10 +14,17 @@ import torch
 from hypoxnet.bundle.schema import BundleSpec, InferenceDefaults
 from hypoxnet.bundle.write import write_bundle
 from hypoxnet.cases import CaseRecord
+from hypoxnet.data.config import DataConfig
+from hypoxnet.data.manifest import read_manifest
+from hypoxnet.losses.config import LossConfig
 from hypoxnet.models.build import build_model
 from hypoxnet.models.config import ModelConfig, OutcomeConfig
 from hypoxnet.models.joint import HypoxNet
 from hypoxnet.models.spec import ModelSpec
+from hypoxnet.phantom.cohort import make_cohort
+from hypoxnet.training.config import TrackingConfig, TrainingConfig
+from hypoxnet.training.run import TrainingSetup
+from hypoxnet.transforms.config import AugmentConfig
 from hypoxnet.transforms.normalise import norm_of
 from hypoxnet.transforms.settings import PrepareSettings, Region
 
@@ -137,3 +144,35 @@ def _save(array: np.ndarray, affine: np.ndarray, path: Path) -> Path:
 def without_t1w() -> Callable[[CaseRecord], CaseRecord]:
     """The same case, with PET only."""
     return lambda record: replace(record, channels={"FMISO_SUV": record.channels["FMISO_SUV"]})
+
+
+@pytest.fixture(scope="session")
+def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six phantoms on disk with their manifest."""
+    folder = tmp_path_factory.mktemp("phantom")
+    make_cohort("test", folder, cases=6)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantom_records(phantom_folder: Path) -> tuple[CaseRecord, ...]:
+    """The records of six phantoms."""
+    return read_manifest(phantom_folder / "manifest.csv")
+
+
+@pytest.fixture
+def tiny_training() -> Callable[..., TrainingSetup]:
+    """Settings of a training that takes seconds."""
+
+    def make(*, epochs: int, cache: Path) -> TrainingSetup:
+        return TrainingSetup(
+            data=DataConfig(cache=str(cache), window=[16, 16, 16], spacing_mm=[4.0, 4.0, 4.0]),
+            augment=AugmentConfig(),
+            model=ModelConfig(features=[8, 12], blocks=[1, 1], deep_supervision=1, fold=2),
+            outcome=OutcomeConfig(hidden=4),
+            loss=LossConfig(),
+            training=TrainingConfig(epochs=epochs, batch_size=2, accelerator="cpu", validate_every=1, warmup=0.0),
+            tracking=TrackingConfig(),
+        )
+
+    return make

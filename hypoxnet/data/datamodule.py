@@ -14,7 +14,7 @@ import torch
 from monai.data import DataLoader
 from rich.progress import track
 
-from hypoxnet.cases import CaseRecord, Sample
+from hypoxnet.cases import Batch, CaseRecord, Sample
 from hypoxnet.data.cache import PreparedCache, default_cache_folder
 from hypoxnet.data.config import DataConfig
 from hypoxnet.data.dataset import WindowDataset, WindowRequest, WindowSampler, collate, cut_window, tumour_centre
@@ -167,6 +167,10 @@ class HypoxiaDataModule(pl.LightningDataModule):
             for first in range(0, len(dataset), self.batch_size)
         ]
         return self._loader(dataset, batches)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """A `Batch` is a dataclass of tensors; Lightning would not know to move it."""
+        return batch.to(device, non_blocking=device.type == "cuda")
 
     def _loader(self, dataset: object, batches: object) -> DataLoader:
         return DataLoader(

@@ -180,5 +180,10 @@ def build_backbone(config: ModelConfig, *, channels: int, regions: int) -> Backb
         )
     try:
         return builders[config.backbone](config, channels, regions)
-    except TypeError as error:
-        raise ConfigError(f"model.options {config.options} do not fit {config.backbone}: {error}") from error
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"{config.backbone} refuses model.features={config.features}, model.blocks={config.blocks}, "
+            f"model.options={config.options}: {error}"
+        ) from error

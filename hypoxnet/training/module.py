@@ -173,7 +173,3 @@ class HypoxModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting from the time already spent."""
         self.seconds_before = float(checkpoint["seconds"])
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """A `Batch` is a dataclass of tensors; Lightning would not know to move it."""
-        return batch.to(device, non_blocking=device.type == "cuda")

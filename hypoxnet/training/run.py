@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import sys
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,10 @@ def fit(split: Split, settings: PrepareSettings, setup: TrainingSetup, folder: P
     if last.exists():
         log.info("going on from %s", last)
     try:
-        trainer.fit(module, datamodule=cohort, ckpt_path=last if last.exists() else None, weights_only=True)
+        with warnings.catch_warnings():
+            # Lightning 2.6 still asks torch 2.13 by a name that is going away.
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            trainer.fit(module, datamodule=cohort, ckpt_path=last if last.exists() else None, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
     return _fitted(spec, module, folder)
@@ -157,6 +161,8 @@ def _augment(batch: Any, generator: torch.Generator, **arguments: Any) -> Any:
 def build_trainer(setup: TrainingSetup, folder: Path, *, name: str, validates: bool) -> pl.Trainer:
     """The Lightning trainer: devices, precision, checkpoints, tracking."""
     training = setup.training
+    # Its notices are about machines and products, not about the run.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     callbacks: list[Callback] = [
         History(folder / "metrics.csv"),
         ModelCheckpoint(

@@ -61,7 +61,7 @@ def test_folds_of_the_manifest_are_kept_and_must_be_complete():
 
 
 def test_too_few_patients_are_one_sentence():
-    with pytest.raises(ConfigError, match="split.folds=5 for 3 patients leaves a fold empty"):
+    with pytest.raises(ConfigError, match=r"split\.folds=5 for 3 patients leaves a fold empty"):
         crossval_splits(cohort(3), SplitConfig(kind="crossval"))
     with pytest.raises(ConfigError, match="withholds 0 and leaves 1"):
         holdout_split(cohort(1), SplitConfig())
