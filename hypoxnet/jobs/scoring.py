@@ -100,7 +100,8 @@ def score_case(
         truth = true_region(record, settings, name, grid)
         if truth is not None:
             predicted = read_mask(path, case=record.key).array
-            regions[name] = score_region(predicted, truth, grid, tumour_on(record, settings, grid))
+            whole = None if _is_tumour(name, settings) else tumour_on(record, settings, grid)
+            regions[name] = score_region(predicted, truth, grid, whole)
     tumour_ml = _tumour_ml(record, settings)
     at_horizon = said["risk"]["at_horizon"] if said["risk"] else {}
     has_truth = settings.region_names[0] in regions
@@ -119,6 +120,12 @@ def score_case(
         outcome=record.outcome,
         volume_risk=baselines.volume.risk(tumour_ml) if baselines.volume and tumour_ml else None,
     )
+
+
+def _is_tumour(region: str, settings: PrepareSettings) -> bool:
+    """A region of tumour contours only: its share of the tumour says nothing."""
+    masks = next(r.masks for r in settings.regions if r.name == region)
+    return bool(masks) and set(masks) <= set(settings.tumour)
 
 
 def _conventional(baselines: Baselines, settings: PrepareSettings) -> UptakeThreshold | None:

@@ -116,12 +116,13 @@ class HypoxModule(pl.LightningModule):
         """Start the clock."""
         self.started = time.monotonic()
 
-    def on_train_epoch_start(self) -> None:
-        """Dropout draws from the global state; seed it by the epoch, from which a resumed run starts."""
-        torch.manual_seed(self.config.seed * 1_000_003 + self.current_epoch)
-
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> int | None:
-        """Set the learning rate from the progress; there is no scheduler state that a resume could lose."""
+        """Set the learning rate from the progress and dropout's seed from the step: no state that a resume could lose.
+
+        Dropout draws from torch's global state, and so does the loader whenever Lightning makes its iterator, which it
+        does at another moment after a resume.
+        """
+        torch.manual_seed(self._step_seed())
         progress = self.progress
         if self.config.max_minutes and self.seconds >= self.config.max_minutes * 60.0:
             self.trainer.should_stop = True
@@ -135,10 +136,14 @@ class HypoxModule(pl.LightningModule):
         """Augment, predict, score."""
         if self.augmentation is not None:
             generator = torch.Generator(device=batch.images.device)
-            generator.manual_seed(hash((self.config.seed, self.global_step, self.global_rank)) % 2**63)
+            generator.manual_seed(self._step_seed())
             with torch.autocast(batch.images.device.type, enabled=False):
                 batch = self.augmentation(batch, generator)
         return self._score(self.model, batch, "train")["total"]
+
+    def _step_seed(self) -> int:
+        """Another number for each seed, step and process; hashes of integers are the same in every process."""
+        return hash((self.config.seed, self.global_step, self.global_rank)) % 2**63
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Score the exported weights on windows that are not augmented."""

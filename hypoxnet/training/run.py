@@ -163,16 +163,7 @@ def build_trainer(setup: TrainingSetup, folder: Path, *, name: str, validates: b
     training = setup.training
     # Its notices are about machines and products, not about the run.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    callbacks: list[Callback] = [
-        History(folder / "metrics.csv"),
-        ModelCheckpoint(
-            folder / "checkpoints",
-            filename="last",
-            save_top_k=1,
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,
-        ),
-    ]
+    callbacks: list[Callback] = [History(folder / "metrics.csv")]
     if validates:
         callbacks.append(
             ModelCheckpoint(
@@ -182,8 +173,19 @@ def build_trainer(setup: TrainingSetup, folder: Path, *, name: str, validates: b
                 mode="min",
                 save_top_k=1,
                 enable_version_counter=False,
+                save_on_train_epoch_end=False,
             )
         )
+    # After the best one: what it says of the best epoch so far must be that of this epoch.
+    callbacks.append(
+        ModelCheckpoint(
+            folder / "checkpoints",
+            filename="last",
+            save_top_k=1,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )
+    )
     return pl.Trainer(
         max_epochs=training.epochs,
         accelerator=training.accelerator,

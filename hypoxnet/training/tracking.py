@@ -77,7 +77,7 @@ def build_logger(config: TrackingConfig, folder: Path, *, name: str, settings: d
     if config.kind == "csv":
         return False
     try:
-        import wandb  # noqa: F401
+        import wandb
         from lightning.pytorch.loggers import WandbLogger
     except ImportError as error:
         raise ConfigError("tracking=wandb needs wandb; install it with: pip install 'hypoxnet[wandb]'") from error
@@ -93,4 +93,6 @@ def build_logger(config: TrackingConfig, folder: Path, *, name: str, settings: d
         offline=config.offline,
         config=settings,
         log_model=False,
+        # What the terminal shows names patients, and the command line paths: neither is sent.
+        settings=wandb.Settings(console="off", x_disable_meta=True, disable_git=True, disable_code=True),
     )

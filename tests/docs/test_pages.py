@@ -17,7 +17,8 @@ PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md", *ROOT.glob("data
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_to_a_file_and_a_heading(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+    text = re.sub(r"`[^`]*`|```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if target.startswith("http"):
             continue
         name, _, heading = target.partition("#")
@@ -25,7 +26,9 @@ def test_every_link_leads_to_a_file_and_a_heading(page):
         assert path.exists(), f"{page.name}: {target}"
         if heading:
             titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-            assert heading in {re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles}, f"{page.name}: {target}"
+            assert heading in {re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles}, (
+                f"{page.name}: {target}"
+            )
 
 
 def test_reference_tables_are_those_of_the_code(monkeypatch):
@@ -68,12 +71,24 @@ def test_the_commands_of_the_own_cohort_pages_run(tmp_path):
     run(hypoxnet, "phantom", "test", str(tmp_path / "cohort"))
     manifest = tmp_path / "cohort" / "manifest.csv"
     run(hypoxnet, "check", str(manifest))
-    small = ["training.epochs=1", "bootstrap=20", "model.features=[8,16]", "model.blocks=[1,1]", "model.deep_supervision=0"]
+    small = [
+        "training.epochs=1",
+        "bootstrap=20",
+        "model.features=[8,16]",
+        "model.blocks=[1,1]",
+        "model.deep_supervision=0",
+    ]
     small += ["data.window=[16,16,16]", "data.spacing_mm=[4,4,4]"]
     train = [sys.executable, "train.py", f"data.manifest={manifest}", *small]
     run(*train, "name=mine", f"output={tmp_path}/mine")
     run(*train, "split=crossval", "split.folds=3", "label=gtv", f"output={tmp_path}/folds")
-    run(*train, "label=fmiso_tbr_1p2", "label.reference_mask=MUSCLE", "data.channels=[T1W,R2STAR]", f"output={tmp_path}/ratio")
+    run(
+        *train,
+        "label=fmiso_tbr_1p2",
+        "label.reference_mask=MUSCLE",
+        "data.channels=[T1W,R2STAR]",
+        f"output={tmp_path}/ratio",
+    )
     for name in ("mine", "folds", "ratio"):
         assert (tmp_path / name / "report.html").stat().st_size > 20_000
         run(

@@ -49,16 +49,16 @@ def inputs(side=32, b=2, covariates=3):
 @pytest.mark.parametrize("name", SMALL)
 def test_every_backbone_gives_logits_and_hazards_and_learns(name):
     model = network(SMALL[name]).train()
-    logits = model(**inputs())
-    assert logits.segmentation.shape == (2, 2, 32, 32, 32)
-    assert logits.hazards.shape == (2, 2, 3)
+    logits = model(**inputs(b=1))
+    assert logits.segmentation.shape == (1, 2, 32, 32, 32)
+    assert logits.hazards.shape == (1, 2, 3)
     outputs = (logits.segmentation, logits.hazards, *logits.deep)
     sum(output.square().mean() for output in outputs).backward()
     without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not without, without
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "swin_unetr"])  # the stem is the same, and quicker
 def test_the_image_of_an_absent_channel_does_not_matter_but_its_absence_does(name):
     model = network(SMALL[name]).eval()
     with torch.no_grad():

@@ -95,8 +95,8 @@ def test_planning_names_what_the_cohort_lacks(phantom_records):
         plan_settings(phantom_records, DataConfig(channels=["ADC"]), LabelConfig(), **plan)
     with pytest.raises(ConfigError, match=r"label\.regions\.n needs the mask GTVN, the training cases have"):
         plan_settings(phantom_records, DataConfig(), LabelConfig(regions={"n": ["GTVN"]}), **plan)
+    label = LabelConfig(kind="threshold", channel="FMISO_SUV", reference_mask="MUSCLE")
     with pytest.raises(ConfigError, match="the label is a threshold of FMISO_SUV, which is also an input"):
-        label = LabelConfig(kind="threshold", channel="FMISO_SUV", reference_mask="MUSCLE")
         plan_settings(phantom_records, DataConfig(), label, **plan)
     with pytest.raises(ConfigError, match="names hb_g_dl, no training case has it"):
         plan_settings(phantom_records, DataConfig(covariates=["hb_g_dl"]), LabelConfig(), **plan)
