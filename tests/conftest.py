@@ -171,7 +171,9 @@ def tiny_training() -> Callable[..., TrainingSetup]:
             model=ModelConfig(features=[8, 12], blocks=[1, 1], deep_supervision=1, fold=2),
             outcome=OutcomeConfig(hidden=4),
             loss=LossConfig(),
-            training=TrainingConfig(epochs=epochs, batch_size=2, accelerator="cpu", validate_every=1, warmup=0.0),
+            training=TrainingConfig(
+                epochs=epochs, steps_per_epoch=0, learning_rate=1e-3, accelerator="cpu", validate_every=1, warmup=0.0
+            ),
             tracking=TrackingConfig(),
         )
 

@@ -218,7 +218,7 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "demo": Preset("demo", cases=360),
+    "demo": Preset("demo", cases=480),
     "test": Preset("test", cases=12, extent_mm=72.0, fine_mm=3.0, median_gtv_ml=9.0, gtv_spread=0.4),
 }
 

@@ -202,8 +202,8 @@ def _drawings(run: Path, metrics: Mapping[str, Any], scored: pd.DataFrame, spec:
         )
     yield Drawing(
         figures.calibration(outcome["calibration_groups"], horizon=outcome["horizon_months"]),
-        "Groups of increasing predicted risk; observed incidence with bootstrap interval (Aalen-Johansen, which counts "
-        "death as a competing risk).",
+        "Groups of increasing predicted risk; observed share with bootstrap interval"
+        + ("." if outcome["horizon_months"] is None else " (Aalen-Johansen, which counts death as a competing risk)."),
     )
 
 

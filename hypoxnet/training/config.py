@@ -32,7 +32,8 @@ class TrainingConfig:
 
     Args:
         epochs: Number of epochs.
-        steps_per_epoch: Batches per epoch; 0 shows each training case once.
+        steps_per_epoch: Batches per epoch, so that a run is as long for a small cohort as for a large one; 0 shows each
+            training case once.
         max_minutes: The learning-rate schedule ends, and training stops, after this time at the latest; 0 is no limit.
             A run bounded by time cannot be resumed bit for bit, because its schedule follows the clock.
         batch_size: Windows per step.
@@ -52,11 +53,11 @@ class TrainingConfig:
         augment: Switch of the augmentation.
     """
 
-    epochs: int = 50
-    steps_per_epoch: int = 0
+    epochs: int = 10
+    steps_per_epoch: int = 150
     max_minutes: float = 0.0
-    batch_size: int = 4
-    learning_rate: float = 1e-3
+    batch_size: int = 2
+    learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     schedule: str = "cosine"
     warmup: float = 0.05

@@ -73,6 +73,7 @@ def test_the_commands_of_the_own_cohort_pages_run(tmp_path):
     run(hypoxnet, "check", str(manifest))
     small = [
         "training.epochs=1",
+        "training.steps_per_epoch=0",
         "bootstrap=20",
         "model.features=[8,16]",
         "model.blocks=[1,1]",

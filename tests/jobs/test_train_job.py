@@ -57,7 +57,7 @@ def config(phantom_folder, tmp_path):
         split=SplitConfig(test_fraction=0.34),
         model=ModelConfig(features=[8, 12], blocks=[1, 1], deep_supervision=1, fold=2),
         outcome=OutcomeConfig(hidden=4),
-        training=TrainingConfig(epochs=2, batch_size=2, accelerator="cpu"),
+        training=TrainingConfig(epochs=2, steps_per_epoch=0, accelerator="cpu"),
         inference=InferenceConfig(device="cpu"),
     )
 
@@ -187,7 +187,7 @@ def test_a_damaged_case_is_left_out_named_and_the_others_are_done(config, phanto
 def test_a_folder_of_another_run_is_refused(config, tmp_path, phantom_folder):
     run_training_job(config)
     other = replace(config, training=replace(config.training, learning_rate=0.5))
-    with pytest.raises(ConfigError, match=r"holds a run with training\.learning_rate=0\.001, asked for now is 0\.5"):
+    with pytest.raises(ConfigError, match=r"holds a run with training\.learning_rate=0\.003, asked for now is 0\.5"):
         run_training_job(other)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")

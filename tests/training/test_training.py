@@ -141,3 +141,14 @@ def test_wandb_offline_asks_nothing_and_knows_no_patient(phantom_records, tmp_pa
             content = path.read_bytes()
             assert not [name for name in names if name in content], path
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["counts"]["cases"] == 3
+
+
+def test_two_processes_train_together(phantom_records, tiny_training, tmp_path):
+    """DDP on two CPU processes: the path that several GPUs take."""
+    setup = tiny_training(epochs=2, cache=tmp_path)
+    setup = replace(setup, training=replace(setup.training, devices="2", batch_size=1))
+    settings = plan_settings(phantom_records, setup.data, LabelConfig(), edges_months=setup.outcome.edges_months)
+    fitted = fit(Split(phantom_records, (), ()), settings, setup, tmp_path / "run", name="t")
+    assert fitted.steps > 0
+    assert all(torch.isfinite(weight).all() for weight in fitted.weights.values())
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
