@@ -44,8 +44,20 @@ def learning_rate_share(progress: float, *, schedule: str, warmup: float) -> flo
     return max(FINAL_SHARE, share)
 
 
+class _Decay:
+    """torch's exponential moving average, in a form that can be sent to the processes of several devices."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    def __call__(self, averaged: Any, current: Any, count: Any) -> None:
+        get_ema_multi_avg_fn(self.decay)(averaged, current, count)  # type: ignore[no-untyped-call]
+
+
 def _moving_average(model: HypoxNet, decay: float) -> AveragedModel:
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+    average = AveragedModel(model, multi_avg_fn=_Decay(decay))
+    # DDP waits for the gradient of every parameter that asks for one.
+    return average.requires_grad_(False)
 
 
 class HypoxModule(pl.LightningModule):
