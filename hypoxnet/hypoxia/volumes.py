@@ -29,5 +29,5 @@ def hypoxic_fraction(hypoxic: NDArray[np.bool_], tumour: NDArray[np.bool_]) -> f
         >>> hypoxic_fraction(np.array([True, False]), np.array([True, True]))
         0.5
     """
-    whole = np.count_nonzero(tumour)
-    return float(np.count_nonzero(hypoxic & tumour)) / whole if whole else None
+    whole = int(np.count_nonzero(tumour))
+    return int(np.count_nonzero(hypoxic & tumour)) / whole if whole else None

@@ -18,5 +18,5 @@ class LossConfig:
 
     dice: float = 1.0
     cross_entropy: float = 1.0
-    outcome: float = 0.3
+    outcome: float = 0.1
     deep_decay: float = 0.5

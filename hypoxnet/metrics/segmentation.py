@@ -54,8 +54,8 @@ def dice(predicted: Mask, true: Mask) -> float:
         >>> dice(np.array([True, True, False]), np.array([True, False, False]))
         0.6666666666666666
     """
-    total = np.count_nonzero(predicted) + np.count_nonzero(true)
-    return 2.0 * np.count_nonzero(predicted & true) / total if total else 1.0
+    total = int(np.count_nonzero(predicted)) + int(np.count_nonzero(true))
+    return 2.0 * int(np.count_nonzero(predicted & true)) / total if total else 1.0
 
 
 def surface_metrics(predicted: Mask, true: Mask, grid: Grid) -> tuple[float, float | None]:

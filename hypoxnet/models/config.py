@@ -30,8 +30,8 @@ class OutcomeConfig:
     edges_months: list[float] = field(default_factory=lambda: [6.0, 12.0, 18.0, 24.0, 36.0, 48.0, 60.0])
     horizon_months: float = 24.0
     pool: str = "contour"
-    hidden: int = 16
-    dropout: float = 0.2
+    hidden: int = 8
+    dropout: float = 0.5
 
     def __post_init__(self) -> None:
         edges = self.edges_months
