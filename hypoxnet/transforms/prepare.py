@@ -133,6 +133,13 @@ def _masks(
             refuse_no_overlap(mask.grid, working.reference.grid, case=f"{record.key}: {name}")
             repairs.extend(mask.repairs)
             masks[name] = mask
+    first = next(iter(masks), "")
+    repairs.extend(
+        f"{first} ({masks[first].grid.describe()}) and {name} ({mask.grid.describe()}) lie on different grids, each "
+        "was resampled on its own"
+        for name, mask in masks.items()
+        if not mask.grid.same_as(masks[first].grid)
+    )
     return masks
 
 

@@ -61,3 +61,24 @@ def test_label_group_replaces_the_default_regions():
     assert done.returncode == 0
     assert "gtv:" in done.stdout
     assert "hsv:" not in done.stdout
+
+
+CHOICES = [
+    f"{group.name}={choice.stem}"
+    for group in sorted((ROOT / "configs").iterdir())
+    if group.is_dir()
+    for choice in sorted(group.glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_of_every_group_composes(choice):
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+
+    from hypoxnet.config.launch import to_typed
+    from hypoxnet.jobs.config import TrainJobConfig
+
+    ConfigStore.instance().store(name="train_schema", node=TrainJobConfig)
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        assert isinstance(to_typed(compose("train", [choice, "output=x"]), TrainJobConfig), TrainJobConfig)
