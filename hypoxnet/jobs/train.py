@@ -30,7 +30,7 @@ from hypoxnet.jobs.run_folder import RunFolder, log_to, open_run
 from hypoxnet.jobs.scoring import Baselines, fit_baselines, score_case, write_scores
 from hypoxnet.metrics.evaluate import CaseScore, Evaluator
 from hypoxnet.report.page import write_report
-from hypoxnet.training.run import TrainingSetup, fit
+from hypoxnet.training.run import TrainingSetup, fit, refuse_copies
 from hypoxnet.transforms.settings import PrepareSettings
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ def run_training_job(config: TrainJobConfig) -> int:
     Raises:
         HypoxNetError: Manifest, configuration or run folder cannot be used.
     """
+    refuse_copies()
     manifest = _manifest(config)
     records = read_manifest(manifest, check_files=True)
     parts_of = _splits(records, config)

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from hypoxnet.data.config import DataConfig
 from hypoxnet.data.datamodule import HypoxiaDataModule
 from hypoxnet.data.splits import Split
+from hypoxnet.errors import ConfigError
 from hypoxnet.losses.config import LossConfig
 from hypoxnet.losses.joint import JointLoss
 from hypoxnet.models.build import build_model
@@ -206,14 +207,27 @@ def build_trainer(setup: TrainingSetup, folder: Path, *, name: str, validates: b
     )
 
 
+def refuse_copies() -> None:
+    """Refuse to be one of several copies of the whole job, which would write into one folder.
+
+    Raises:
+        ConfigError: torchrun or SLURM has started several.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        raise ConfigError(
+            "several copies of the whole job were started (WORLD_SIZE or SLURM_NTASKS is above 1); start one, and say "
+            "training.devices=N: it starts the processes that train"
+        )
+
+
 def _strategy(training: TrainingConfig) -> str:
-    """Processes for several devices: started here, or by torchrun or SLURM where they did it."""
+    """Processes for several devices are started here."""
     if training.devices in {"auto", "1"}:
         several = torch.cuda.device_count() > 1 and training.devices == "auto" and training.accelerator != "cpu"
         if not several:
             return "auto"
-    # Hydra's script would be composed anew in every process by plain "ddp", with another run folder each.
-    return "ddp" if "LOCAL_RANK" in os.environ or "SLURM_NTASKS" in os.environ else "ddp_spawn"
+    # Plain "ddp" would compose Hydra's script anew in every process, with another run folder each.
+    return "ddp_spawn"
 
 
 def _precision(training: TrainingConfig) -> str:

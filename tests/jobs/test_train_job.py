@@ -195,6 +195,14 @@ def test_a_folder_of_another_run_is_refused(config, tmp_path, phantom_folder):
         run_training_job(replace(config, output=str(tmp_path / "full")))
 
 
+@pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_NTASKS"])
+def test_several_copies_of_the_job_are_refused(config, monkeypatch, variable):
+    monkeypatch.setenv(variable, "2")
+    with pytest.raises(ConfigError, match=r"several copies of the whole job were started .* say training\.devices=N"):
+        run_training_job(config)
+    assert not Path(config.output).exists()
+
+
 def test_a_faulty_manifest_leaves_no_run_folder(config, tmp_path):
     (tmp_path / "bad.csv").write_text("case_id,FMISO_SUV\nP1,gone.nii.gz\n")
     config.data = replace(config.data, manifest=str(tmp_path / "bad.csv"))
