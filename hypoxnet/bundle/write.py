@@ -71,7 +71,8 @@ def save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
         kept[memory] = name
         tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata={"format": "pt", ALIASES: json.dumps(aliases)})
+    # safetensors writes several entries in an order drawn at random: with one entry the same weights give the same bytes.
+    save_file(tensors, path, metadata={ALIASES: json.dumps(aliases)} if aliases else {"format": "pt"})
 
 
 def _memory(tensor: torch.Tensor) -> tuple[object, ...]:
