@@ -71,7 +71,7 @@ def save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
         kept[memory] = name
         tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # safetensors writes several entries in an order drawn at random: with one entry the same weights give the same bytes.
+    # safetensors writes several entries in an order drawn at random; with one, the same weights give the same bytes.
     save_file(tensors, path, metadata={ALIASES: json.dumps(aliases)} if aliases else {"format": "pt"})
 
 
