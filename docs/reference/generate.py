@@ -21,8 +21,8 @@ def settings_page() -> str:
     parts = [
         "# Settings",
         "On the command line: `KEY=VALUE`; a group: `GROUP=NAME`; lists in quotes: `'data.window=[48,48,48]'`. "
-        "`null` means that the meaning says what is chosen instead. A group may set another default than the one "
-        "here: see its file in `configs/`.",
+        "`null` means that the meaning says what is chosen instead. **A group may set another default than the "
+        "one here**: `model=small`, chosen unless you say otherwise, sets the network; see `configs/`.",
         "## Groups",
         table(("group", "choices"), groups),
     ]

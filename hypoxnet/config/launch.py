@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from hypoxnet.config.describe import groups_of, help_text
+from hypoxnet.config.describe import groups_of, help_text, settings_of
 from hypoxnet.errors import ConfigError, HypoxNetError
+from hypoxnet.quantities import suggestion
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,7 +24,7 @@ HELP = {
         python train.py data.manifest=cohort.csv                   your own cohort
         python train.py data.manifest=cohort.csv split=crossval    every patient withheld once
         python train.py experiment=sts_petmr                       a recorded set of choices
-        python train.py output=RUN_FOLDER                          goes on with a run that was interrupted
+        python train.py THE_SAME_SETTINGS output=RUN_FOLDER        goes on with a run that was interrupted
         """,
     ),
     "infer": (
@@ -64,6 +65,36 @@ def to_yaml(config: object) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
 
 
+def check_overrides(overrides: Sequence[str], config: object, groups: Mapping[str, Sequence[str]]) -> None:
+    """Refuse what is misspelt before Hydra does, whose answer is about Hydra.
+
+    Args:
+        overrides: Arguments of the command line.
+        config: The configuration with its defaults.
+        groups: Groups and their choices.
+
+    Raises:
+        ConfigError: An argument is not KEY=VALUE, or names a setting, group or choice that does not exist.
+    """
+    keys = {setting.key for setting in settings_of(config)}
+    for argument in overrides:
+        if argument.startswith("-"):
+            if argument.lstrip("-").partition("=")[0] in keys:
+                raise ConfigError(f"{argument} has dashes; settings are written KEY=VALUE, without them")
+            return  # Hydra's own options, which may have values of their own
+        key, equals, value = argument.partition("=")
+        key = key.lstrip("+~")
+        if not equals:
+            raise ConfigError(f"{argument} is not a setting; write KEY=VALUE, for example training.epochs=20")
+        if key in groups:
+            if value not in {*groups[key], "null"} and "," not in value:
+                raise ConfigError(
+                    f"{key}={value} is not known, choices are {', '.join(groups[key])}{suggestion(value, groups[key])}"
+                )
+        elif key not in keys and not any(key.startswith(f"{parent}.") for parent in (*keys, "hydra")):
+            raise ConfigError(f"{key} is not a setting{suggestion(key, [*keys, *groups])} (--help lists every setting)")
+
+
 def launch(configs: Path, name: str, schema: type[Config], job: Callable[[Config], int]) -> None:
     """Compose, check and run; ends the process with the job's exit status, 2 for bad input.
 
@@ -73,10 +104,15 @@ def launch(configs: Path, name: str, schema: type[Config], job: Callable[[Config
         schema: Dataclass of the whole configuration.
         job: What to run; returns the exit status.
     """
+    groups = groups_of(configs) if name == "train" else {}
     if set(sys.argv[1:]) & {"--help", "-h"}:
-        groups = groups_of(configs) if name == "train" else {}
         print(help_text(*HELP[name], schema(), groups))
         return
+    try:
+        check_overrides(sys.argv[1:], schema(), groups)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
     sys.exit(_compose_and_run(configs, name, schema, job))
 
 

@@ -30,7 +30,9 @@ def cache_folder(config: DataConfig) -> Path:
     return (Path(config.cache) if config.cache else default_cache_folder()) / "prepared"
 
 
-def prepare_cohort(records: Sequence[CaseRecord], cache: PreparedCache, *, workers: int) -> tuple[CaseRecord, ...]:
+def prepare_cohort(
+    records: Sequence[CaseRecord], cache: PreparedCache, *, workers: int
+) -> tuple[tuple[CaseRecord, ...], dict[str, str]]:
     """Fill the cache; cases that cannot be prepared are logged and left out.
 
     Args:
@@ -39,7 +41,7 @@ def prepare_cohort(records: Sequence[CaseRecord], cache: PreparedCache, *, worke
         workers: Processes; 0 prepares in this one.
 
     Returns:
-        The records that could be prepared, in their order.
+        The records that could be prepared, in their order, and for the others the reason by key.
 
     Raises:
         CaseError: None could.
@@ -59,7 +61,7 @@ def prepare_cohort(records: Sequence[CaseRecord], cache: PreparedCache, *, worke
     usable = tuple(record for record in records if record.key not in reasons)
     if not usable:
         raise CaseError(f"none of {len(records)} cases could be prepared; the first: {next(iter(reasons.values()))}")
-    return usable
+    return usable, reasons
 
 
 def _try(record: CaseRecord, cache: PreparedCache) -> dict[str, str]:
@@ -130,8 +132,8 @@ class HypoxiaDataModule(pl.LightningDataModule):
         if self.training:
             return
         fill = partial(prepare_cohort, cache=self.store.cache, workers=self.config.workers)
-        self.training = fill(self.split.train)
-        self.validation = fill(self.split.validation) if self.split.validation else ()
+        self.training = fill(self.split.train)[0]
+        self.validation = fill(self.split.validation)[0] if self.split.validation else ()
 
     @property
     def steps_per_epoch(self) -> int:

@@ -16,11 +16,9 @@ from hypoxnet.cases import CENSORED, DEATH, FAILURE, CaseRecord
 from hypoxnet.data.manifest import parse_manifest
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.geometry import Grid
-from hypoxnet.quantities import Modality, quantity
+from hypoxnet.transforms.plausible import implausible
 from hypoxnet.transforms.reading import read_grid, read_mask, read_volume
 
-# Noise and interpolation leave a range by this share of it at most.
-MARGIN = 0.05
 # A mask without a voxel says "nothing there"; for these that can be true.
 MAY_BE_EMPTY = {"HYPOXIA", "GTVN"}
 CHUNK = 64
@@ -150,30 +148,12 @@ def inspect_case(record: CaseRecord, *, headers_only: bool = False) -> CaseRepor
                         f"{case}: {path} is empty (0 voxels of {mask.array.size}); draw it, or leave the cell empty"
                     )
             else:
-                faults += _range_faults(name, path, case)
+                wrong = implausible(read_volume(path, case=case).array, name)
+                faults += [f"{case}: {path} {wrong}"] if wrong else []
         except HypoxNetError as error:
             faults.append(str(error))
     faults += _grid_faults(record, grids, begin)
     return CaseReport(record, tuple(faults), volumes_ml)
-
-
-def _range_faults(name: str, path: Path, case: str) -> Iterator[str]:
-    array = read_volume(path, case=case).array
-    what = quantity(name)
-    low, high = float(array.min()), float(array.max())
-    margin = MARGIN * (what.high - what.low)
-    if low == high:
-        yield f"{case}: {path} is {low:g} in every voxel; write the image again"
-    elif high > what.high + margin:
-        cause = "it may be in Bq/ml or counts, convert it to SUV" if name.endswith("_SUV") else "convert it"
-        yield f"{case}: {path} has a maximum of {high:,.6g}, in {what.unit} at most {what.high:g} is plausible; {cause}"
-    elif low < what.low - margin:
-        yield (
-            f"{case}: {path} has a minimum of {low:,.6g}, in {what.unit} at least {what.low:g} is plausible; "
-            "convert it to that unit"
-        )
-    elif what.modality is Modality.PET and high <= 0:
-        yield f"{case}: {path} has no uptake (maximum {high:g} {what.unit}); write the image again"
 
 
 def _grid_faults(record: CaseRecord, grids: dict[str, Grid], begin: str) -> Iterator[str]:

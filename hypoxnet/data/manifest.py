@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,8 @@ YES = {"1", "yes", "true", "y"}
 NO = {"0", "no", "false", "n"}
 NOT_KNOWN = {"", "na", "n/a", "nan", "none"}
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
+
+DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
 Fault = Callable[[str], None]
 
@@ -144,7 +147,7 @@ def _table(path: Path) -> tuple[list[str], list[_Row]]:
                     "put text with a separator into quotes"
                 )
             else:
-                padded = stripped + [""] * len(header)
+                padded = [_with_point(cell, separator) for cell in stripped] + [""] * len(header)
                 rows.append(_Row(reader.line_num, dict(zip(header, padded, strict=False))))
     except csv.Error as error:
         faults.append(f"line {reader.line_num}: is not a line of a table ({error}); save the sheet again as CSV")
@@ -157,6 +160,11 @@ def _table(path: Path) -> tuple[list[str], list[_Row]]:
     if not rows:
         raise ManifestError(str(path), ["line 1: there is no row below the header; add the patients"])
     return header, rows
+
+
+def _with_point(cell: str, separator: str) -> str:
+    """Spreadsheets that separate cells by semicolons write decimal commas."""
+    return cell.replace(",", ".") if separator == ";" and DECIMAL_COMMA.fullmatch(cell) else cell
 
 
 def _column_faults(path: Path, header: list[str], rows: list[_Row]) -> Iterator[str]:
@@ -258,7 +266,8 @@ def _covariates(row: _Row, fault: Fault) -> Iterator[tuple[str, float]]:
             continue
         value = _number(text)
         if value is None:
-            fault(f"{name} is {text!r}, it must be a number, or empty where it is not known")
+            meaning = f" ({COVARIATES[name].meaning})" if name in COVARIATES else ""
+            fault(f"{name} is {text!r}, it must be a number{meaning}, or empty where it is not known")
             continue
         known = COVARIATES.get(name)
         if known is not None and not known.low <= value <= known.high:

@@ -26,7 +26,7 @@ def columns(spec: BundleSpec) -> list[str]:
     `risk` and `death` are cumulative incidences at the model's horizon, `risk_12m` at 12 months; a yes/no end point has
     the one column `risk`. `expected_ml` is the sum of the probabilities.
     """
-    names = ["case_id", "visit", "site", "status", "reason", "tumour_ml"]
+    names = ["case_id", "visit", "site", "status", "reason", "notes", "tumour_ml"]
     names += [f"{region}_{what}" for region in spec.settings.region_names for what in REGION_COLUMNS]
     months = [edge for edge in spec.model.edges_months if not math.isinf(edge)]
     for cause in spec.causes:
@@ -39,6 +39,8 @@ def finished_row(record: CaseRecord, read_outs: Mapping[str, Any]) -> dict[str, 
     row: dict[str, Any] = {**_identity(record), "status": "ok", "reason": "", "tumour_ml": read_outs["tumour_ml"]}
     for region, values in read_outs["regions"].items():
         row |= {f"{region}_{what}": values[what] for what in REGION_COLUMNS}
+    absent = [f"{name} absent" for name in read_outs["channels"]["absent"]]
+    row["notes"] = "; ".join([*absent, *read_outs["notes"]])
     risk = read_outs["risk"]
     if risk is not None:
         for cause, by_month in risk["incidence"].items():

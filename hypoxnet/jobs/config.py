@@ -24,12 +24,12 @@ class TrainJobConfig:
     """`python train.py`.
 
     Args:
-        name: Name of the run, part of its folder and of the bundle.
-        output: Run folder; a run that was interrupted is continued by naming its folder again.
+        name: Name of the run, part of its folder and of the bundle; empty takes the manifest's, or `phantom`.
+        output: Run folder, `runs/NAME/TIME` when empty; an interrupted run is continued by naming its folder again.
         bootstrap: Resamplings for the intervals of the metrics.
     """
 
-    name: str = "phantom"
+    name: str = ""
     output: str = ""
     bootstrap: int = 1000
     data: DataConfig = field(default_factory=DataConfig)

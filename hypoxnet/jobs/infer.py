@@ -8,7 +8,7 @@ from pathlib import Path
 from hypoxnet.data.manifest import read_manifest
 from hypoxnet.errors import ConfigError
 from hypoxnet.inference.predictor import load_predictor
-from hypoxnet.inference.run import run_inference
+from hypoxnet.inference.run import TABLE, run_inference
 from hypoxnet.jobs.config import InferJobConfig
 from hypoxnet.jobs.run_folder import log_to
 
@@ -51,6 +51,8 @@ def _paths(config: InferJobConfig) -> tuple[Path, Path, Path]:
         raise ConfigError(f"manifest={manifest} does not exist; give the CSV of the cohort")
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output={output} is a file; give a folder")
+    if output.is_dir() and any(output.iterdir()) and not ((output / TABLE).is_file() or (output / "run.log").is_file()):
+        raise ConfigError(f"output={output} is not empty and holds no predictions (no {TABLE}); choose another folder")
     if output.resolve() == bundle.resolve() or bundle.resolve() in output.resolve().parents:
         raise ConfigError(f"output={output} lies inside the bundle, whose files are checked; give another folder")
     return bundle, manifest, output

@@ -164,6 +164,8 @@ def log_to(path: Path) -> None:
     file_handler = logging.FileHandler(path, encoding="utf-8")
     file_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(file_handler)
-    root.addHandler(RichHandler(show_path=False, show_level=False, show_time=False, markup=False))
+    # Into a file or a pipe rich would wrap lines at 80 columns.
+    shown = RichHandler(show_path=False, show_level=False, show_time=False, markup=False)
+    root.addHandler(shown if sys.stdout.isatty() else logging.StreamHandler(sys.stdout))
     root.setLevel(logging.INFO)
     root.propagate = False

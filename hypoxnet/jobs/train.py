@@ -16,6 +16,8 @@ from hypoxnet.bundle.read import read_bundle
 from hypoxnet.bundle.schema import CHECKSUMS, BundleSpec, InferenceDefaults, cohort_counts
 from hypoxnet.bundle.write import write_bundle
 from hypoxnet.cases import CaseRecord
+from hypoxnet.data.cache import PreparedCache
+from hypoxnet.data.datamodule import cache_folder, prepare_cohort
 from hypoxnet.data.manifest import read_manifest
 from hypoxnet.data.phantom_cohort import phantom_manifest
 from hypoxnet.data.plan import plan_settings
@@ -30,7 +32,7 @@ from hypoxnet.jobs.run_folder import RunFolder, log_to, open_run
 from hypoxnet.jobs.scoring import Baselines, fit_baselines, score_case, write_scores
 from hypoxnet.metrics.evaluate import CaseScore, Evaluator
 from hypoxnet.report.page import write_report
-from hypoxnet.training.run import TrainingSetup, fit, refuse_copies
+from hypoxnet.training.run import TrainingSetup, fit, refuse_machine
 from hypoxnet.transforms.settings import PrepareSettings
 
 log = logging.getLogger(__name__)
@@ -44,19 +46,22 @@ class Part:
         fold: Number of the fold; None for a single split.
         split: Who trains, chooses and is withheld.
         folder: Where its training, bundle and cases lie.
+        left_out: Cases that could not be prepared for training, with the reason; they are not in the split.
     """
 
     fold: int | None
     split: Split
     folder: RunFolder
+    left_out: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What became of the withheld cases of a part."""
+    """What became of the cases of a part: scores of the withheld, reasons of those that failed or were left out."""
 
     scores: tuple[CaseScore, ...]
     failed: Mapping[str, str]
+    left_out: Mapping[str, str]
     baselines: Baselines
 
 
@@ -72,21 +77,34 @@ def run_training_job(config: TrainJobConfig) -> int:
     Raises:
         HypoxNetError: Manifest, configuration or run folder cannot be used.
     """
-    refuse_copies()
+    refuse_machine(config.training)
     manifest = _manifest(config)
+    config = replace(config, name=config.name or (manifest.stem if config.data.manifest else "phantom"))
     records = read_manifest(manifest, check_files=True)
     parts_of = _splits(records, config)
     setup, settings = _plan(records, parts_of, config)
     run = open_run(config, manifest)
     log_to(run.path / "run.log")
     log.info("run folder: %s", run.path)
-    parts = [Part(fold, split, run.part(fold)) for fold, split in parts_of.items()]
     if not _is_finished(run):
+        cache = PreparedCache(cache_folder(config.data), settings)
+        parts = [_part(fold, split, run, cache, config) for fold, split in parts_of.items()]
         _write_withheld(run, parts)
         scored = [_run_part(part, settings, setup, config) for part in parts]
         _finish(run, parts, scored, settings, config)
     log.info("report: %s", write_report(run.path))
+    log.info("to predict others: python3 infer.py bundle=%s manifest=cohort.csv output=predictions", run.bundle)
     return 0
+
+
+def _part(fold: int | None, split: Split, run: RunFolder, cache: PreparedCache, config: TrainJobConfig) -> Part:
+    """A part without the cases that cannot be prepared, so that nothing counts them as trained on."""
+    train, left_out = prepare_cohort(split.train, cache, workers=config.data.workers)
+    validation: tuple[CaseRecord, ...] = ()
+    if split.validation:
+        validation, more = prepare_cohort(split.validation, cache, workers=config.data.workers)
+        left_out |= more
+    return Part(fold, Split(train, validation, split.test), run.part(fold), left_out)
 
 
 def _manifest(config: TrainJobConfig) -> Path:
@@ -149,13 +167,8 @@ def _write_withheld(run: RunFolder, parts: Sequence[Part]) -> None:
 def _run_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, config: TrainJobConfig) -> Scored:
     name = "" if part.fold is None else f"fold {part.fold}: "
     split = part.split
-    log.info(
-        "%s%d cases train, %d choose the epoch, %d are withheld",
-        name,
-        len(split.train),
-        len(split.validation),
-        len(split.test),
-    )
+    choosing = f", {len(split.validation)} choose the epoch" if split.validation else ""
+    log.info("%s%d cases train%s, %d are withheld", name, len(split.train), choosing, len(split.test))
     if not (part.folder.bundle / CHECKSUMS).is_file():
         _train_part(part, settings, setup, config)
     predictor = load_predictor(part.folder.bundle, config.inference)
@@ -167,7 +180,9 @@ def _run_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, confi
         for record in split.test
         if record.key not in inferred.failed
     ]
-    return Scored(tuple(score for score in scores if score is not None), dict(inferred.failed), baselines)
+    return Scored(
+        tuple(score for score in scores if score is not None), dict(inferred.failed), part.left_out, baselines
+    )
 
 
 def _train_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, config: TrainJobConfig) -> None:
@@ -202,6 +217,7 @@ def _finish(
     metrics = evaluator.metrics()
     metrics["counts"] |= {"failed_cases": len(failed), "trainings": len(parts)}
     metrics["counts"]["training_patients"] = _training_patients(parts)
+    metrics["left_out"] = {key: reason for part in scored for key, reason in part.left_out.items()}
     metrics["baselines"] = [part.baselines.describe() for part in scored]
     metrics["bootstrap"] = {"resamplings": config.bootstrap, "interval": 0.95, "unit": "patient"}
     write_json(run.metrics, metrics)

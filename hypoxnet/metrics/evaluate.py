@@ -100,6 +100,7 @@ class Evaluator:
             "cases": len(self.scores),
             "patients": len({score.patient for score in self.scores}),
             "segmented": sum(bool(score.regions) for score in self.scores),
+            "without_region": sum(_without_region(score) for score in self.scores),
             "outcome_known": len(outcomes),
             "failures": sum(outcome.event == FAILURE for outcome in outcomes.values()),
             "deaths_without_failure": sum(outcome.event == DEATH for outcome in outcomes.values()),
@@ -215,6 +216,11 @@ class Evaluator:
                 }
             )
         return rows
+
+
+def _without_region(score: CaseScore) -> bool:
+    """The first region was contoured as empty: Dice is then 1 or 0, whether anything was predicted."""
+    return bool(score.regions) and next(iter(score.regions.values())).true_ml == 0
 
 
 def _fraction_error(region: RegionScore) -> float | None:

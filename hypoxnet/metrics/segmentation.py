@@ -5,6 +5,7 @@ Axis legend: i j k voxels.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ class RegionScore:
     Args:
         dice: Dice coefficient; 1 when both are empty.
         surface_dice_2mm: Share of both surfaces within 2 mm of the other; 1 when both are empty, 0 when one is.
-        hd95_mm: 95th percentile of the distances between the surfaces, mm; None when exactly one is empty.
+        hd95_mm: 95th percentile of the distances between the surfaces, mm; None when one is empty, or both.
         predicted_ml: Volume of the predicted region.
         true_ml: Volume of the true region.
         predicted_fraction: Share of the tumour; None without a tumour contour.
@@ -66,12 +67,15 @@ def surface_metrics(predicted: Mask, true: Mask, grid: Grid) -> tuple[float, flo
     """
     if not predicted.any() or not true.any():
         same = predicted.any() == true.any()
-        return (1.0, 0.0) if same else (0.0, None)
+        return (1.0 if same else 0.0), None
     box = _surroundings(predicted | true)
     one, other = (torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None].float() for mask in (predicted, true))
     spacing = list(grid.spacing_mm)
-    surface = compute_surface_dice(one, other, [TOLERANCE_MM], include_background=True, spacing=spacing)
-    distance = compute_hausdorff_distance(one, other, include_background=True, percentile=95, spacing=spacing)
+    with warnings.catch_warnings():
+        # MONAI 1.6 calls itself by an argument that it is about to remove.
+        warnings.filterwarnings("ignore", message=".*always_return_as_numpy.*", category=FutureWarning)
+        surface = compute_surface_dice(one, other, [TOLERANCE_MM], include_background=True, spacing=spacing)
+        distance = compute_hausdorff_distance(one, other, include_background=True, percentile=95, spacing=spacing)
     return float(surface), float(distance)
 
 

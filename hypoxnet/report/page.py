@@ -21,6 +21,8 @@ from hypoxnet.report import figures
 from hypoxnet.report.gallery import read_gallery_case
 
 REPORT = "report.html"
+# With fewer failures an interval of the C-index spans most of what is possible.
+FEW_FAILURES = 10
 SHOWN_SETTINGS = ("label", "data", "split", "model", "outcome", "loss", "training", "augment", "inference")
 
 
@@ -74,6 +76,8 @@ def write_report(run: Path) -> Path:
         ],
         has_tumour=spec.settings.inside_tumour,
         failed=table[table["status"] == "failed"][["key", "reason"]].to_dict("records"),
+        left_out=metrics["left_out"],
+        few=FEW_FAILURES,
         baselines=metrics["baselines"],
         cohort=list(_flat(spec.cohort)),
         trained=list(_flat(spec.provenance)),

@@ -207,12 +207,18 @@ def build_trainer(setup: TrainingSetup, folder: Path, *, name: str, validates: b
     )
 
 
-def refuse_copies() -> None:
-    """Refuse to be one of several copies of the whole job, which would write into one folder.
+def refuse_machine(training: TrainingConfig) -> None:
+    """Refuse a device that is not there, and to be one of several copies of the whole job.
 
     Raises:
-        ConfigError: torchrun or SLURM has started several.
+        ConfigError: No GPU for `training.accelerator`, or torchrun or SLURM has started several copies, which would
+            write into one folder.
     """
+    if training.accelerator in {"gpu", "cuda"} and not torch.cuda.is_available():
+        raise ConfigError(
+            f"training.accelerator is {training.accelerator}, this machine or this build of torch has no GPU; "
+            "say auto or cpu"
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         raise ConfigError(
             "several copies of the whole job were started (WORLD_SIZE or SLURM_NTASKS is above 1); start one, and say "

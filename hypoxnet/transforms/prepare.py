@@ -18,6 +18,7 @@ from hypoxnet.errors import CaseError
 from hypoxnet.geometry import Grid
 from hypoxnet.hypoxia.ratios import reference_value
 from hypoxnet.transforms.normalise import intensity_transform
+from hypoxnet.transforms.plausible import implausible
 from hypoxnet.transforms.reading import Volume, read_mask, read_volume
 from hypoxnet.transforms.settings import PrepareSettings
 from hypoxnet.transforms.spatial import WorkingGrid, refuse_no_overlap, to_grid
@@ -58,7 +59,8 @@ def prepare(record: CaseRecord, settings: PrepareSettings) -> PreparedCase:
         settings: What is read and how.
 
     Raises:
-        CaseError: A file is missing or damaged, channels do not overlap, or no channel of the network is present.
+        CaseError: A file is missing or damaged, its values do not fit their unit, channels do not overlap, or no
+            channel of the network is present.
         GeometryError: An affine is unusable.
     """
     present = [name for name in settings.channels if name in record.channels]
@@ -71,7 +73,7 @@ def prepare(record: CaseRecord, settings: PrepareSettings) -> PreparedCase:
     repairs = []
     if reference_name != settings.reference:
         repairs.append(f"{settings.reference} is absent, the grid of {reference_name} is the reference grid")
-    volumes = {name: read_volume(record.channels[name], case=f"{record.key}: {name}") for name in present}
+    volumes = {name: _plausible_volume(record, name) for name in present}
     working = WorkingGrid(volumes[reference_name], spacing_mm=settings.spacing_mm)
     images = [_channel(name, volumes.get(name), working, record, repairs) for name in settings.channels]
     normalised = [
@@ -91,6 +93,15 @@ def prepare(record: CaseRecord, settings: PrepareSettings) -> PreparedCase:
         **_covariates(record, settings),
     )
     return PreparedCase(sample, volumes[reference_name].grid)
+
+
+def _plausible_volume(record: CaseRecord, name: str) -> Volume:
+    """A channel whose values can be what its name says; an SUV that is Bq/ml would be a risk without meaning."""
+    volume = read_volume(record.channels[name], case=f"{record.key}: {name}")
+    wrong = implausible(volume.array, name)
+    if wrong:
+        raise CaseError(f"{record.key}: {name}: {record.channels[name]} {wrong}")
+    return volume
 
 
 def _channel(

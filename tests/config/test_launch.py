@@ -40,8 +40,11 @@ def test_groups_are_listed_with_their_choices():
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("data.spacing=3", "Key 'spacing' not in 'DataConfig'"),
-        ("+data.spacing=3", "Key 'spacing' not in 'DataConfig'"),
+        ("data.spacing=3", "data.spacing is not a setting; did you mean data.spacing_mm?"),
+        ("+data.spacing=3", "data.spacing is not a setting; did you mean data.spacing_mm?"),
+        ("--data.manifest=x", "--data.manifest=x has dashes; settings are written KEY=VALUE"),
+        ("data.manifest", "data.manifest is not a setting; write KEY=VALUE"),
+        ("label=gvt", "label=gvt is not known, choices are faza_tmr_1p4"),
         ("training.epochs=many", "many"),
         ("training.epochs=0", "training.epochs is 0, it must be at least 1"),
         ("data.window=[32,32]", "data.window is [32, 32], it must be three positive numbers"),

@@ -69,7 +69,10 @@ SENTENCES = [
     (GOOD + "P1,n,a.nii,,,912,0,61,1,\n", "line 2: P1: lrc_months is 912, more than 480; give months, not days"),
     (GOOD + "P1,n,a.nii,,,x,0,61,1,\n", "line 2: P1: lrc_months is 'x', it must be a number of months"),
     (GOOD + "P1,n,a.nii,,,9,0,610,1,\n", "line 2: P1: age is 610 years, plausible is 0 to 120"),
-    (GOOD + "P1,n,a.nii,,,9,0,61,pos,\n", "line 2: P1: hpv is 'pos', it must be a number, or empty"),
+    (
+        GOOD + "P1,n,a.nii,,,9,0,61,pos,\n",
+        "line 2: P1: hpv is 'pos', it must be a number (HPV or p16 status, 0 negative, 1 positive), or empty",
+    ),
     (GOOD + ",n,a.nii,,,9,0,61,1,\n", "line 2: case_id is empty; name the patient"),
     (GOOD + "P/1,n,a.nii,,,9,0,61,1,\n", "line 2: P/1: case_id 'P/1' holds / \\ or :"),
     (GOOD + "P1,n,,,g.nii,9,0,61,1,\n", "line 2: P1: no channel has a file"),
@@ -135,3 +138,9 @@ def test_no_cell_ends_in_a_traceback(tmp_path_factory, cells):
     records, found = parse_manifest(path)
     assert len(records) == 1
     assert all(fault.startswith("line 2: P1: ") for fault in found)
+
+
+def test_a_decimal_comma_is_read_where_semicolons_separate(tmp_path):
+    text = "case_id;FMISO_SUV;lrc_months;lrc_event;age\nP1;a.nii;36,4;1;61,5\n"
+    (record,) = read_manifest(write(tmp_path, text))
+    assert (record.outcome.months, record.covariates["age"]) == (36.4, 61.5)

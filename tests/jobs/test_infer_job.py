@@ -90,3 +90,9 @@ def test_the_script_says_what_is_wrong_and_ends_with_2(tmp_path):
     assert done.returncode == 2
     assert "none.csv does not exist" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_with_something_else_is_refused(config, tmp_path):
+    config.output = str(tmp_path / "images" / "P000")
+    with pytest.raises(ConfigError, match=r"is not empty and holds no predictions \(no predictions\.csv\)"):
+        run_inference_job(config)

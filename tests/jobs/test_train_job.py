@@ -180,8 +180,13 @@ def test_a_damaged_case_is_left_out_named_and_the_others_are_done(config, phanto
         rows = {row["key"]: row for row in csv.DictReader(stream)}
     assert rows[spoilt[1].key]["status"] == "failed"
     assert "cannot be read as an image" in rows[spoilt[1].key]["reason"]
-    assert json.loads((run / "metrics.json").read_text())["counts"]["failed_cases"] == 1
-    assert spoilt[1].key in (run / "report.html").read_text()
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["counts"]["failed_cases"] == 1
+    assert metrics["counts"]["training_patients"] == len(split.train) - 1
+    assert list(metrics["left_out"]) == [spoilt[0].key]
+    page = (run / "report.html").read_text()
+    assert "Cases left out of training" in page
+    assert all(record.key in page for record in spoilt)
 
 
 def test_a_folder_of_another_run_is_refused(config, tmp_path, phantom_folder):
@@ -193,6 +198,19 @@ def test_a_folder_of_another_run_is_refused(config, tmp_path, phantom_folder):
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty and holds no run"):
         run_training_job(replace(config, output=str(tmp_path / "full")))
+
+
+def test_a_gpu_that_is_not_there_leaves_no_run_folder(config, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    config.training = replace(config.training, accelerator="gpu")
+    with pytest.raises(ConfigError, match=r"training\.accelerator is gpu, .* has no GPU; say auto or cpu"):
+        run_training_job(config)
+    assert not Path(config.output).exists()
+
+
+def test_a_run_is_named_by_its_manifest_unless_told_otherwise(config):
+    run_training_job(replace(config, name=""))
+    assert "HypoxNet: manifest" in (Path(config.output) / "report.html").read_text()
 
 
 @pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_NTASKS"])

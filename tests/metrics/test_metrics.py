@@ -38,7 +38,7 @@ def test_surfaces_of_a_shifted_box():
 def test_surfaces_of_one_empty_mask_have_no_distance():
     nothing = np.zeros(GRID.shape, dtype=bool)
     assert surface_metrics(nothing, box((6, 6, 6), (9, 9, 9)), GRID) == (0.0, None)
-    assert surface_metrics(nothing, nothing, GRID) == (1.0, 0.0)
+    assert surface_metrics(nothing, nothing, GRID) == (1.0, None)
 
 
 def test_volumes_and_fractions_of_a_region():

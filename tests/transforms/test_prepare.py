@@ -157,3 +157,14 @@ def test_a_sample_survives_the_cache(tiny_settings, make_case, tmp_path):
     for item in fields(Sample):
         a, b = getattr(again, item.name), getattr(fresh, item.name)
         assert torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)) if isinstance(a, torch.Tensor) else a == b
+
+
+def test_pet_in_becquerels_is_refused_in_training_and_inference(tiny_settings, make_case):
+    record = make_case()
+    image = nib.load(record.channels["FMISO_SUV"])
+    nib.save(nib.Nifti1Image(image.get_fdata() * 10000, image.affine), record.channels["FMISO_SUV"])
+    sentence = (
+        r"P001: FMISO_SUV: .*fmiso\.nii\.gz has a maximum of .* in g/ml at most 50 is plausible; it may be in Bq/ml"
+    )
+    with pytest.raises(CaseError, match=sentence):
+        prepare(record, tiny_settings)
