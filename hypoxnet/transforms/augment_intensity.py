@@ -109,7 +109,8 @@ def _apply_mr(image: Tensor, drawn: IntensityDraw, patient: int, channel: int) -
     inside = image != 0
     if not inside.any():
         return image
-    low, high = image[inside].min(), image[inside].max()
+    low = image.masked_fill(~inside, torch.inf).min()
+    high = image.masked_fill(~inside, -torch.inf).max()
     span = (high - low).clamp(min=1e-6)
     magnitude = (image - low).clamp(min=0.0) / span
     field = F.interpolate(
@@ -125,12 +126,21 @@ def _apply_mr(image: Tensor, drawn: IntensityDraw, patient: int, channel: int) -
 def _blur(volume: Tensor, sigma_voxels: Tensor) -> Tensor:
     """Separable Gaussian blur of D H W; sigma 0 leaves an axis as it is."""
     for axis, sigma in enumerate(sigma_voxels.tolist()):
-        if sigma < 0.05:
-            continue
-        radius = max(1, math.ceil(3 * sigma))
-        kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=volume.device) / sigma) ** 2)
-        kernel = (kernel / kernel.sum()).to(volume.dtype)
-        lines = volume.movedim(axis, -1)
-        padded = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (radius, radius), mode="replicate")
-        volume = F.conv1d(padded, kernel[None, None]).reshape(lines.shape).movedim(-1, axis)
+        if sigma >= 0.05:
+            matrix = _blur_matrix(volume.shape[axis], sigma, volume)
+            volume = torch.tensordot(volume, matrix, dims=([axis], [1])).movedim(-1, axis)
     return volume
+
+
+def _blur_matrix(length: int, sigma: float, like: Tensor) -> Tensor:
+    """Gaussian blur along a line as a matrix, N N; beyond its ends the line is continued by its outer values.
+
+    For lines as short as those of a window a product of matrices is quicker than a convolution of one channel.
+    """
+    radius = max(1, math.ceil(3 * sigma))
+    source = torch.arange(-radius, length + radius, device=like.device)
+    distance = torch.arange(length, device=like.device)[:, None] - source[None]
+    weights = torch.where(distance.abs() <= radius, torch.exp(-0.5 * (distance / sigma) ** 2), 0.0)
+    weights = (weights / weights.sum(dim=1, keepdim=True)).to(like.dtype)
+    matrix = torch.zeros(length, length, dtype=like.dtype, device=like.device)
+    return matrix.index_add_(1, source.clamp(0, length - 1), weights)

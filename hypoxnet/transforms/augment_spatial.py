@@ -112,11 +112,11 @@ def apply_spatial(images: Tensor, masks: Tensor, drawn: SpatialDraw) -> tuple[Te
 
 
 def _flip(volumes: Tensor, flip: Tensor) -> Tensor:
-    for axis in range(3):
-        chosen = flip[:, axis]
-        if chosen.any():
-            volumes = torch.where(chosen[:, None, None, None, None], volumes.flip(2 + axis), volumes)
-    return volumes
+    turned = [
+        volume.flip([1 + axis for axis in range(3) if axes[axis]]) if any(axes) else volume
+        for volume, axes in zip(volumes, flip.tolist(), strict=True)
+    ]
+    return torch.stack(turned)
 
 
 def _sampling_grid(shape: torch.Size, drawn: SpatialDraw) -> Tensor:

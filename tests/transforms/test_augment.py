@@ -120,3 +120,16 @@ def test_outcome_and_covariates_are_untouched(batch):
     after = run(batch, AugmentConfig(spatial=1.0, misalign=1.0, intensity=1.0))
     for name in ("months", "event", "outcome_known", "covariates", "label_known", "tumour_known"):
         assert torch.equal(getattr(after, name), getattr(batch, name))
+
+
+@pytest.mark.parametrize("sigma", [0.4, 1.3])
+def test_extra_blur_is_that_of_scipy(sigma):
+    from scipy import ndimage
+
+    from hypoxnet.transforms.augment_intensity import _blur
+
+    volume = torch.rand(12, 9, 16, generator=torch.Generator().manual_seed(0))
+    blurred = _blur(volume, torch.tensor([sigma, 0.0, 2 * sigma]))
+    radius = [max(1, int(-(-3 * s // 1))) if s else 0 for s in (sigma, 0.0, 2 * sigma)]
+    expected = ndimage.gaussian_filter(volume.double().numpy(), (sigma, 0.0, 2 * sigma), mode="nearest", radius=radius)
+    torch.testing.assert_close(blurred.double(), torch.from_numpy(expected), atol=1e-5, rtol=0)
