@@ -76,7 +76,6 @@ def main() -> None:
         loader = HypoxiaDataModule(
             Split(records, (), ()), settings, setup.data, batch_size=training.batch_size, steps_per_epoch=0, seed=0
         )
-        loader.setup("fit")
         module = build_module(model_spec(settings, setup), settings, setup, total_steps=1).to(arguments.device)
         optimiser = torch.optim.AdamW(module.model.parameters(), lr=1e-4)
         fixed = next(iter(loader.train_dataloader())).to(arguments.device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -96,7 +95,7 @@ class SampleStore:
 
 
 class HypoxiaDataModule(pl.LightningDataModule):
-    """Training and validation loaders of a split.
+    """Training and validation loaders of a split; what `prepare_cohort` has not prepared is prepared on first use.
 
     Args:
         split: Who trains and who validates.
@@ -124,26 +123,16 @@ class HypoxiaDataModule(pl.LightningDataModule):
         self.seed = seed
         self._steps = steps_per_epoch
         self.store = SampleStore(PreparedCache(cache_folder(config), settings), in_memory=config.in_memory)
-        self.training: tuple[CaseRecord, ...] = ()
-        self.validation: tuple[CaseRecord, ...] = ()
-
-    def setup(self, stage: str) -> None:
-        """Prepare the cohort once; what is in the cache is not prepared again."""
-        if self.training:
-            return
-        fill = partial(prepare_cohort, cache=self.store.cache, workers=self.config.workers)
-        self.training = fill(self.split.train)[0]
-        self.validation = fill(self.split.validation)[0] if self.split.validation else ()
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches per epoch on one device."""
-        return self._steps or max(1, len(self.training) // self.batch_size)
+        return self._steps or max(1, len(self.split.train) // self.batch_size)
 
     def train_dataloader(self) -> DataLoader:
         """Windows by `focus` and `anywhere`, in an order drawn for each epoch."""
         dataset = WindowDataset(
-            self.training,
+            self.split.train,
             self.store,
             window=self.config.window,
             focus=self.config.focus,
@@ -163,7 +152,7 @@ class HypoxiaDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """One window per validation case, centred on its tumour."""
-        dataset = _CentredWindows(self.validation, self.store, self.config.window)
+        dataset = _CentredWindows(self.split.validation, self.store, self.config.window)
         batches = [
             [WindowRequest(case, 0, case) for case in range(first, min(first + self.batch_size, len(dataset)))]
             for first in range(0, len(dataset), self.batch_size)

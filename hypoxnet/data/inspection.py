@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from hypoxnet.cases import CENSORED, DEATH, FAILURE, CaseRecord
-from hypoxnet.data.manifest import parse_manifest
+from hypoxnet.data.manifest import line_of, parse_manifest
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.geometry import Grid
 from hypoxnet.transforms.plausible import implausible
@@ -100,7 +100,7 @@ def inspect_manifest(
         if progress is not None:
             progress(len(reports), len(records))
     every = [*faults, *(fault for report in reports for fault in report.faults)]
-    return Inspection(path, tuple(reports), tuple(sorted(every, key=_line_of)))
+    return Inspection(path, tuple(reports), tuple(sorted(every, key=line_of)))
 
 
 def _each(
@@ -111,10 +111,6 @@ def _each(
         return
     with ProcessPoolExecutor(min(jobs, len(chunks)), mp_context=get_context("spawn")) as pool:
         yield from pool.map(look, chunks)
-
-
-def _line_of(fault: str) -> int:
-    return int(fault.removeprefix("line ").split(":", 1)[0])
 
 
 def _look_at_some(records: Sequence[CaseRecord], *, headers_only: bool) -> list[CaseReport]:

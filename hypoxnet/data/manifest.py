@@ -99,15 +99,21 @@ def parse_manifest(path: Path, *, check_files: bool = False) -> tuple[tuple[Case
         faults += found
         records.append(record)
     faults += _cohort_faults(records)
-    return tuple(records), tuple(sorted(faults, key=_line_of))
+    return tuple(records), tuple(sorted(faults, key=line_of))
 
 
 def _note(faults: list[str], row: _Row, text: str) -> None:
     faults.append(f"{row.name}: {text}")
 
 
-def _line_of(fault: str) -> int:
-    return int(fault.removeprefix("line ").split(":", 1)[0].split(" ", 1)[0])
+def line_of(fault: str) -> int:
+    """The line that a fault begins with, by which faults are sorted.
+
+    Example:
+        >>> line_of("line 3: P1: age is 610 years")
+        3
+    """
+    return int(fault.removeprefix("line ").split(":", 1)[0])
 
 
 def _table(path: Path) -> tuple[list[str], list[_Row]]:

@@ -92,7 +92,6 @@ def fit(split: Split, settings: PrepareSettings, setup: TrainingSetup, folder: P
         steps_per_epoch=training.steps_per_epoch,
         seed=training.seed,
     )
-    cohort.setup("fit")
     module = build_module(spec, settings, setup, total_steps=training.epochs * cohort.steps_per_epoch)
     start_from_cohort(module.model, split)
     trainer = build_trainer(setup, folder, name=name, validates=bool(split.validation))

@@ -26,7 +26,6 @@ def test_training_and_inference_prepare_bit_for_bit(tiny_spec, make_bundle, make
     module = HypoxiaDataModule(
         Split((record,), (), ()), tiny_spec.settings, data, batch_size=1, steps_per_epoch=1, seed=0
     )
-    module.setup("fit")
     trained = module.store(record)
     seen = {}
     predictor = load_predictor(make_bundle(tiny_spec), InferenceConfig(device="cpu"))
