@@ -82,10 +82,38 @@ def _pet() -> list[Quantity]:
         high = _SUV_HIGH.get(tracer, _HYPOXIA_SUV_HIGH)
         rows += [
             Quantity(f"{tracer}_SUV", f"{full_name} uptake by body weight", "g/ml", Modality.PET, 0.0, high, source),
+            Quantity(f"{tracer}_SUL", f"{full_name} uptake by lean mass", "g/ml", Modality.PET, 0.0, high, source),
+            Quantity(
+                f"{tracer}_SUVIBW", f"{full_name} uptake by ideal weight", "g/ml", Modality.PET, 0.0, high, source
+            ),
+            Quantity(
+                f"{tracer}_SUVBSA",
+                f"{full_name} uptake by body surface",
+                "cm2/ml",
+                Modality.PET,
+                0.0,
+                high / 30,
+                source,
+            ),
             Quantity(f"{tracer}_TBR", f"{full_name} uptake over blood", "1", Modality.PET, 0.0, high, source),
             Quantity(f"{tracer}_TMR", f"{full_name} uptake over muscle", "1", Modality.PET, 0.0, high, source),
         ]
+        rows += [
+            Quantity(f"{tracer}_{n}", f"{full_name}: {meaning}", unit, Modality.MAP, lo, hi, why)
+            for n, meaning, unit, lo, hi, why in _KINETICS
+        ]
     return rows
+
+
+_KINETICS = [
+    ("KI", "influx rate constant", "ml/ml/min", -0.05, 1.0, "hypoxia tracers to 0.01, FDG to 0.3; noise goes below 0"),
+    ("V0", "intercept of the Patlak line", "1", -2.0, 10.0, "K1/k2 of 0.7-1.1 for misonidazoles"),
+    ("VT", "distribution volume", "1", 0.0, 100.0, "1 for a tracer that is not bound"),
+    ("K1", "uptake rate constant", "ml/ml/min", 0.0, 2.0, "blood flow times extraction"),
+    ("K2", "washout rate constant", "1/min", 0.0, 3.0, "bounds of the fit"),
+    ("K3", "trapping rate constant", "1/min", 0.0, 1.0, "hypoxia tracers to 0.02, FDG to 0.3"),
+    ("VB", "blood volume fraction", "1", 0.0, 0.3, "bounds of the fit"),
+]
 
 
 def _mri() -> list[Quantity]:
@@ -97,19 +125,28 @@ def _mri() -> list[Quantity]:
         ("T2WFS", "T2-weighted image, fat suppressed", "a.u.", -1e6, 1e6, weighted),
     ]
     maps = [
-        ("T1", "longitudinal relaxation time", "ms", 0.0, 6000.0, "tissue 200-4500 ms at 1.5-3 T"),
-        ("R1", "longitudinal relaxation rate", "1/s", 0.0, 10.0, "T1 of 0.1 s and more"),
+        ("T1", "longitudinal relaxation time", "s", 0.0, 8.0, "tissue 0.2-4.5 s at 1.5-3 T"),
+        ("B1", "actual over nominal flip angle", "1", 0.0, 3.0, "0.6-1.4 at 3 T"),
+        ("R1", "longitudinal relaxation rate", "1/s", 0.0, 50.0, "T1 of 0.02 s and more; tissue 0.2-5 1/s"),
         ("DR1", "change of R1 from air to oxygen", "1/s", -1.0, 1.0, "|dR1| below 0.2 1/s in tissue"),
+        ("DT1", "change of T1 from air to oxygen", "%", -60.0, 60.0, "|dT1| below 15 % in tissue"),
         ("R2STAR", "effective transverse relaxation rate", "1/s", 0.0, 1000.0, "tissue 10-120 1/s, more next to air"),
-        ("T2STAR", "effective transverse relaxation time", "ms", 0.0, 1000.0, "tissue 8-100 ms"),
-        ("ADC", "apparent diffusion coefficient", "1e-3 mm2/s", 0.0, 5.0, "free water at 37 C: 3.0e-3 mm2/s"),
+        ("DR2STAR", "change of R2* from air to oxygen", "1/s", -500.0, 500.0, "a few 1/s in tissue, more next to air"),
+        ("T2STAR", "effective transverse relaxation time", "s", 0.0, 2.0, "tissue 0.008-0.1 s"),
+        ("ADC", "apparent diffusion coefficient", "1e-3 mm2/s", 0.0, 10.0, "free water at 37 C: 3.0e-3 mm2/s"),
+        ("IVIM_D", "diffusion without perfusion", "1e-3 mm2/s", 0.0, 5.0, "free water at 37 C: 3.0e-3 mm2/s"),
+        ("IVIM_F", "perfusion fraction of the diffusion signal", "1", 0.0, 0.7, "tumours 0.05-0.3"),
+        ("IVIM_DSTAR", "pseudo-diffusion coefficient", "1e-3 mm2/s", 3.0, 150.0, "tumours 3-100; repeats poorly"),
         ("KTRANS", "volume transfer constant", "1/min", 0.0, 5.0, "bounds of the OSIPI reference fits"),
         ("KEP", "efflux rate constant", "1/min", 0.0, 20.0, "Ktrans / ve"),
         ("VE", "extravascular extracellular volume fraction", "1", 0.0, 1.0, "a fraction"),
         ("VP", "plasma volume fraction", "1", 0.0, 1.0, "a fraction"),
+        ("PS", "permeability-surface product", "1/min", 0.0, 5.0, "bounds of the OSIPI reference fits"),
         ("FP", "plasma flow", "ml/100ml/min", 0.0, 500.0, "bounds of the OSIPI reference fits, with margin"),
         ("IAUC60", "initial area under the concentration curve, 60 s", "mM s", -50.0, 500.0, "concentration to 8 mM"),
         ("PO2", "oxygen partial pressure", "mmHg", 0.0, 760.0, "one atmosphere"),
+        ("SO2", "oxygen saturation of haemoglobin", "1", 0.0, 1.0, "a fraction"),
+        ("THB", "total haemoglobin", "mM", 0.0, 5.0, "whole blood 2.3 mM"),
     ]
     return [Quantity(n, m, u, Modality.MR, lo, hi, s) for n, m, u, lo, hi, s in rows] + [
         Quantity(n, m, u, Modality.MAP, lo, hi, s) for n, m, u, lo, hi, s in maps
@@ -127,6 +164,7 @@ MASKS: dict[str, str] = {
     "MUSCLE": "reference region in muscle",
     "BLOOD": "reference region in the blood pool",
     "BODY": "patient outline",
+    "AIR": "air cavities, next to which R2* says nothing",
 }
 
 COVARIATES: dict[str, Covariate] = {

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hypoxnet.config.describe import groups_of, settings_of
+from hypoxnet.describe import groups_of, settings_of
 from hypoxnet.jobs.config import InferJobConfig, TrainJobConfig
 from hypoxnet.quantities import COVARIATES, MASKS, QUANTITIES
 

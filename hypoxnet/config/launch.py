@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from hypoxnet.config.describe import groups_of, help_text, settings_of
+from hypoxnet.describe import groups_of, help_text, settings_of
 from hypoxnet.errors import ConfigError, HypoxNetError
 from hypoxnet.quantities import suggestion
 

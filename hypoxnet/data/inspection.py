@@ -16,8 +16,8 @@ from hypoxnet.cases import CENSORED, DEATH, FAILURE, CaseRecord
 from hypoxnet.data.manifest import line_of, parse_manifest
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.geometry import Grid
+from hypoxnet.images import read_grid, read_mask, read_volume
 from hypoxnet.transforms.plausible import implausible
-from hypoxnet.transforms.reading import read_grid, read_mask, read_volume
 
 # A mask without a voxel says "nothing there"; for these that can be true.
 MAY_BE_EMPTY = {"HYPOXIA", "GTVN"}

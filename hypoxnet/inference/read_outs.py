@@ -18,9 +18,9 @@ from torch import Tensor
 from hypoxnet.bundle.schema import INTENDED_USE, BundleSpec, InferenceDefaults
 from hypoxnet.cases import CaseRecord
 from hypoxnet.geometry import Grid
+from hypoxnet.images import read_mask
 from hypoxnet.survival.discrete import incidence_at
 from hypoxnet.transforms.prepare import PreparedCase, onto, union
-from hypoxnet.transforms.reading import read_mask
 from hypoxnet.transforms.settings import PrepareSettings
 from hypoxnet.transforms.spatial import to_grid
 

@@ -14,6 +14,7 @@ from hypoxnet.cases import CAUSES, CaseRecord
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.files import write_text
 from hypoxnet.hypoxia.volumes import volume_ml
+from hypoxnet.images import read_grid, read_mask
 from hypoxnet.inference.read_outs import tumour_on
 from hypoxnet.inference.writing import read_prediction
 from hypoxnet.metrics.baselines import (
@@ -27,7 +28,6 @@ from hypoxnet.metrics.baselines import (
 )
 from hypoxnet.metrics.evaluate import CaseScore
 from hypoxnet.metrics.segmentation import dice, score_region
-from hypoxnet.transforms.reading import read_grid, read_mask
 from hypoxnet.transforms.settings import PrepareSettings
 
 log = logging.getLogger(__name__)

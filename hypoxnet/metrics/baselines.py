@@ -19,10 +19,10 @@ from scipy.optimize import minimize
 from hypoxnet.cases import FAILURE, CaseRecord, Outcome
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.geometry import Grid
-from hypoxnet.hypoxia.ratios import reference_value
+from hypoxnet.images import Volume, read_mask, read_volume
+from hypoxnet.maps.reference_region import reference_value
 from hypoxnet.quantities import Modality, quantity
 from hypoxnet.transforms.prepare import files_of, onto, region_masks, union
-from hypoxnet.transforms.reading import Volume, read_mask, read_volume
 from hypoxnet.transforms.settings import PrepareSettings
 
 Mask = NDArray[np.bool_]

@@ -19,19 +19,39 @@ PET_SCALE = 0.5
 
 # Centre and scale of maps in tissue, in the unit of the quantity table. Sources: docs/reference/quantities.md.
 TISSUE: dict[str, tuple[float, float]] = {
-    "T1": (1200.0, 500.0),
+    "T1": (1.2, 0.5),
+    "B1": (1.0, 0.15),
     "R1": (0.9, 0.4),
     "DR1": (0.02, 0.05),
     "R2STAR": (35.0, 20.0),
-    "T2STAR": (30.0, 15.0),
+    "DT1": (-2.0, 5.0),
+    "DR2STAR": (-2.0, 6.0),
+    "T2STAR": (0.03, 0.015),
     "ADC": (1.2, 0.5),
+    "IVIM_D": (1.0, 0.4),
+    "IVIM_F": (0.15, 0.1),
+    "IVIM_DSTAR": (20.0, 20.0),
     "KTRANS": (0.3, 0.25),
     "KEP": (0.8, 0.5),
     "VE": (0.35, 0.2),
     "VP": (0.05, 0.05),
+    "PS": (0.3, 0.25),
     "FP": (60.0, 40.0),
     "IAUC60": (20.0, 10.0),
     "PO2": (30.0, 20.0),
+    "SO2": (0.6, 0.2),
+    "THB": (0.3, 0.2),
+}
+
+# Of any tracer, by the end of the name.
+KINETICS: dict[str, tuple[float, float]] = {
+    "KI": (0.01, 0.01),
+    "V0": (0.8, 0.4),
+    "VT": (1.0, 0.5),
+    "K1": (0.3, 0.2),
+    "K2": (0.4, 0.3),
+    "K3": (0.01, 0.01),
+    "VB": (0.06, 0.05),
 }
 
 
@@ -59,7 +79,7 @@ def norm_of(name: str) -> ChannelNorm:
 
 
 def _map_norm(q: Quantity) -> ChannelNorm:
-    centre, scale = TISSUE[q.name]
+    centre, scale = TISSUE[q.name] if q.name in TISSUE else KINETICS[q.name.rpartition("_")[2]]
     # Four standard deviations: a voxel next to air can hold an R2* of 900 1/s, which would drown the tissue.
     return ChannelNorm(
         "fixed", centre, scale, log=False, low=max(q.low, centre - 4 * scale), high=min(q.high, centre + 4 * scale)

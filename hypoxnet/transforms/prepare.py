@@ -16,10 +16,10 @@ from torch import Tensor
 from hypoxnet.cases import CaseRecord, Sample
 from hypoxnet.errors import CaseError
 from hypoxnet.geometry import Grid
-from hypoxnet.hypoxia.ratios import reference_value
+from hypoxnet.images import Volume, read_mask, read_volume
+from hypoxnet.maps.reference_region import reference_value
 from hypoxnet.transforms.normalise import intensity_transform
 from hypoxnet.transforms.plausible import implausible
-from hypoxnet.transforms.reading import Volume, read_mask, read_volume
 from hypoxnet.transforms.settings import PrepareSettings
 from hypoxnet.transforms.spatial import WorkingGrid, refuse_no_overlap, to_grid
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hypoxnet.errors import CaseError
 from hypoxnet.geometry import Grid
-from hypoxnet.transforms.reading import Volume
+from hypoxnet.images import Volume
 
 
 class WorkingGrid:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hypoxnet.config.describe import groups_of, settings_of
+from hypoxnet.describe import groups_of, settings_of
 from hypoxnet.jobs.config import TrainJobConfig
 
 ROOT = Path(__file__).parents[2]

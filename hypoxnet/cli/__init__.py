@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hypoxnet import __version__
+from hypoxnet.cli.map import add_map
 from hypoxnet.errors import HypoxNetError
 
 OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
@@ -36,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_check(verbs)
     _add_phantom(verbs)
+    add_map(verbs)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Reading one volume or mask: what is wrong is refused, what is repaired is reported."""
+"""Reading volumes, masks and series: what is wrong is refused, what is repaired is reported."""
 
 from __future__ import annotations
 
@@ -38,12 +38,14 @@ class Volume:
     repairs: tuple[str, ...] = ()
 
 
-def read_volume(path: Path, *, case: str) -> Volume:
+def read_volume(path: Path, *, case: str, without_value: float | None = None) -> Volume:
     """Read one 3D image.
 
     Args:
         path: NIfTI file.
         case: Name of the case and channel, for messages.
+        without_value: What voxels that are nan become, for fitted maps, which have no value outside the body; None
+            refuses them.
 
     Raises:
         CaseError: The file is missing, unreadable, 4D, or holds nan or infinity.
@@ -55,8 +57,13 @@ def read_volume(path: Path, *, case: str) -> Volume:
         array = np.asarray(image.dataobj, dtype=np.float32).reshape(grid.shape)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise CaseError(f"{case}: {path} is damaged or cut short ({error}); copy it again") from error
-    if not np.isfinite(array).all():
-        count = int(array.size - np.isfinite(array).sum())
+    missing = int(array.size - np.isfinite(array).sum())
+    if missing and without_value is not None and missing < array.size and not np.isinf(array).any():
+        array = np.nan_to_num(array, nan=without_value)
+        note = f"{path.name}: {missing} of {array.size} voxels have no value (nan) and were read as {without_value:g}"
+        repairs = (*repairs, note)
+    elif missing:
+        count = missing
         raise CaseError(
             f"{case}: {path} has {count} of {array.size} voxels that are nan or infinite; write it again with numbers"
         )
@@ -81,6 +88,32 @@ def read_mask(path: Path, *, case: str) -> Volume:
     return Volume(volume.array > 0.5, volume.grid, volume.repairs)
 
 
+def read_series(path: Path, *, case: str) -> Volume:
+    """Read a 4D series, or a single volume as a series of one.
+
+    Returns:
+        The array is t i j k, float32; nan and infinity stay what they are.
+
+    Raises:
+        CaseError: The file is missing, unreadable, or has more than four dimensions.
+        GeometryError: Its affine is unusable.
+    """
+    image = _open(path, case)
+    shape = tuple(int(n) for n in image.shape)
+    while len(shape) > 4 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (3, 4):
+        raise CaseError(
+            f"{case}: {path} has shape {' x '.join(map(str, shape))}, a series has three axes of space and one of time"
+        )
+    grid, repairs = grid_of(image, path, case=case, series=True)
+    try:
+        array = np.asarray(image.dataobj, dtype=np.float32).reshape(shape, order="A")
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise CaseError(f"{case}: {path} is damaged or cut short ({error}); copy it again") from error
+    return Volume(array[None] if array.ndim == 3 else np.moveaxis(array, 3, 0), grid, repairs)
+
+
 def read_grid(path: Path, *, case: str) -> tuple[Grid, tuple[str, ...]]:
     """The grid alone, from the header; voxels are not read.
 
@@ -100,10 +133,12 @@ def _open(path: Path, case: str) -> Any:
         raise CaseError(f"{case}: {path} cannot be read as an image ({error}); give a NIfTI file") from error
 
 
-def grid_of(image: Any, path: Path, *, case: str) -> tuple[Grid, tuple[str, ...]]:
+def grid_of(image: Any, path: Path, *, case: str, series: bool = False) -> tuple[Grid, tuple[str, ...]]:
     """The grid of an opened image, with rounding of its direction cosines taken out."""
     shape, repairs = tuple(int(n) for n in image.shape), []
-    if len(shape) > 3 and int(np.prod(shape[3:])) == 1:
+    if series:
+        shape = shape[:3]
+    elif len(shape) > 3 and int(np.prod(shape[3:])) == 1:
         repairs.append(f"{path.name}: one frame of {len(shape)} dimensions read as 3D")
         shape = shape[:3]
     if len(shape) != 3:
