@@ -50,6 +50,8 @@ class CaseRecord:
         site: Hospital, empty when unknown.
         channels: Quantity name to file; absent channels are not in the mapping.
         masks: Mask name to file.
+        raw: Raw series to its files, of which maps can be made.
+        derived: Channels that were made of raw series; the manifest does not name them.
         outcome: None when not known.
         covariates: Covariate name to value; missing ones are not in the mapping.
         fold: Fold that the manifest assigns, None when it assigns none.
@@ -61,6 +63,8 @@ class CaseRecord:
     site: str = ""
     channels: Mapping[str, Path] = field(default_factory=dict)
     masks: Mapping[str, Path] = field(default_factory=dict)
+    raw: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    derived: tuple[str, ...] = ()
     outcome: Outcome | None = None
     covariates: Mapping[str, float] = field(default_factory=dict)
     fold: int | None = None

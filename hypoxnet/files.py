@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,22 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; nan and infinity, which JSON does not know, are refused by a `ValueError`."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Plain values for JSON, which knows neither nan nor infinity: they become None.
+
+    Example:
+        >>> finite({"a": float("nan"), "b": [1.0, 2]})
+        {'a': None, 'b': [1.0, 2]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
 
 
 def sha256_of(path: Path) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hypoxnet.errors import CaseError, GeometryError
 from hypoxnet.geometry import Grid, without_shear
+from hypoxnet.quantities import Modality, quantity
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,21 @@ def read_volume(path: Path, *, case: str, without_value: float | None = None) ->
     return Volume(array, grid, repairs)
 
 
+def read_channel(path: Path, name: str, *, case: str) -> Volume:
+    """Read a channel by its quantity: fitted maps may lack a value in some voxels, which are read as 0 and reported.
+
+    Args:
+        path: NIfTI file.
+        name: Quantity.
+        case: Name of the case and channel, for messages.
+
+    Raises:
+        CaseError, GeometryError: As `read_volume`.
+        QuantityError: The quantity is unknown.
+    """
+    return read_volume(path, case=case, without_value=0.0 if quantity(name).modality is Modality.MAP else None)
+
+
 def read_mask(path: Path, *, case: str) -> Volume:
     """Read one mask.
 
@@ -86,6 +102,16 @@ def read_mask(path: Path, *, case: str) -> Volume:
             "a mask of its own"
         )
     return Volume(volume.array > 0.5, volume.grid, volume.repairs)
+
+
+def read_series_grid(path: Path, *, case: str) -> Grid:
+    """The grid of a 3D or 4D file, from the header.
+
+    Raises:
+        CaseError: The file is missing or no image.
+        GeometryError: Its affine is unusable.
+    """
+    return grid_of(_open(path, case), path, case=case, series=True)[0]
 
 
 def read_series(path: Path, *, case: str) -> Volume:

@@ -165,6 +165,20 @@ MASKS: dict[str, str] = {
     "BLOOD": "reference region in the blood pool",
     "BODY": "patient outline",
     "AIR": "air cavities, next to which R2* says nothing",
+    "PERFUSED": "voxels that contrast agent reaches",
+}
+
+# Raw series of which maps are made before training and inference; by column of the manifest.
+RAW_SERIES: dict[str, str] = {
+    "RAW_VFA": "spoiled gradient echoes at several flip angles: T1, R1",
+    "RAW_INVERSION": "inversion recovery or Look-Locker: T1, R1",
+    "RAW_OE": "gradient echoes under air, then oxygen: DR1, DT1",
+    "RAW_OE_OXYGEN": "T1 map under oxygen, when RAW_OE is one under air",
+    "RAW_R2STAR": "multi-echo gradient echo: R2STAR, T2STAR",
+    "RAW_DCE": "contrast-enhanced series: KTRANS and the rest",
+    "RAW_ADC": "diffusion-weighted series: ADC",
+    "RAW_IVIM": "diffusion-weighted series with low b-values: IVIM_D, IVIM_F, IVIM_DSTAR",
+    "RAW_PET": "dynamic PET: KI and the rest, of the tracer of the settings",
 }
 
 COVARIATES: dict[str, Covariate] = {

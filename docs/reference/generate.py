@@ -1,10 +1,11 @@
-"""Write `settings.md` and `quantities.md` from the code: python3 docs/reference/generate.py"""
+"""Write `settings.md`, `quantities.md` and `maps.md` from the code: python3 docs/reference/generate.py"""
 
 from pathlib import Path
 
 from hypoxnet.describe import groups_of, settings_of
 from hypoxnet.jobs.config import InferJobConfig, TrainJobConfig
-from hypoxnet.quantities import COVARIATES, MASKS, QUANTITIES
+from hypoxnet.maps.registry import KINDS
+from hypoxnet.quantities import COVARIATES, MASKS, QUANTITIES, RAW_SERIES
 
 HERE = Path(__file__).parent
 
@@ -47,6 +48,9 @@ def quantities_page() -> str:
         table(("name", "meaning", "unit", "plausible", "why"), channels),
         "## Masks",
         table(("name", "meaning"), [(f"`{name}`", meaning) for name, meaning in MASKS.items()]),
+        "## Raw series",
+        "Maps are made of them before training and inference, see [how to](../how-to/maps.md).",
+        table(("name", "meaning"), [(f"`{name}`", meaning) for name, meaning in RAW_SERIES.items()]),
         "## Covariates",
         table(("name", "meaning", "unit", "plausible"), covariates),
         "Others: `x_NAME`, any number.",
@@ -54,6 +58,39 @@ def quantities_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def maps_page() -> str:
+    """Every kind of map."""
+    parts = [
+        "# Maps",
+        "`hypoxnet map KIND FILES ... --output FOLDER`. The settings below are options of the kind "
+        "(`echo_times_s` is `--echo-times-s`), and keys of `data.maps` for raw series of a manifest "
+        "(`data.maps.r2star.method=arlo`). Times are in seconds unless a name says otherwise; an empty list or 0 takes "
+        "the value from the sidecar.",
+    ]
+    for kind in KINDS.values():
+        settings = kind.settings()
+        rows = [(f"`{s.key}`", f"`{s.default}`", s.meaning) for s in settings_of(settings)]
+        gives = ", ".join(f"`{name}`" for name in kind.quantities(settings))
+        summary = f"{kind.summary[0].upper()}{kind.summary[1:]}"
+        parts += [f"## {kind.name}", f"{summary}. With its defaults it gives {gives}."]
+        if kind.raw_column:
+            parts.append(f"In a manifest: `{kind.raw_column}`.")
+        parts += [f"```bash\nhypoxnet {kind.example}\n```", table(("setting", "default", "meaning"), rows)]
+        if kind.extras:
+            taken = {s.key for s in settings_of(settings)}
+            extras = [
+                (
+                    f"`--{e.name}-{e.what}`" if e.name in taken else f"`--{e.name}`",
+                    f"`{e.column}`" if e.column else "",
+                    e.meaning,
+                )
+                for e in kind.extras
+            ]
+            parts.append(table(("image", "column of a manifest", "meaning"), extras))
+    return "\n\n".join(parts) + "\n"
+
+
 if __name__ == "__main__":
+    (HERE / "maps.md").write_text(maps_page(), encoding="utf-8")
     (HERE / "settings.md").write_text(settings_page(), encoding="utf-8")
     (HERE / "quantities.md").write_text(quantities_page(), encoding="utf-8")

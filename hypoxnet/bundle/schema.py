@@ -11,7 +11,6 @@ Layout of the folder (MONAI bundle, with safetensors in the place of pickled wei
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
@@ -19,6 +18,7 @@ from typing import Any
 
 from hypoxnet.cases import CAUSES, CENSORED, DEATH, FAILURE, CaseRecord
 from hypoxnet.errors import BundleError, ConfigError, HypoxNetError
+from hypoxnet.files import finite
 from hypoxnet.models.spec import ModelSpec
 from hypoxnet.transforms.settings import PrepareSettings
 
@@ -75,6 +75,7 @@ class BundleSpec:
         model: How to build each member.
         settings: How a case is prepared: channels, normalisation constants, spacing, labels, covariates.
         inference: Overlap, mirroring, threshold.
+        maps: How raw series become channels; empty when every channel came as a file.
         members: Number of networks whose predictions are averaged.
         version: Version of the model.
         cohort: Whom it was trained on, as counts (`cohort_counts`): no identifiers, no names of hospitals.
@@ -87,6 +88,7 @@ class BundleSpec:
     model: ModelSpec
     settings: PrepareSettings
     inference: InferenceDefaults = InferenceDefaults()
+    maps: Mapping[str, Any] = field(default_factory=dict)
     members: int = 1
     version: str = "1.0.0"
     cohort: Mapping[str, Any] = field(default_factory=dict)
@@ -124,11 +126,12 @@ class BundleSpec:
             "regions": list(self.settings.region_names),
             "causes": list(self.causes),
             "inference": asdict(self.inference),
+            "maps": dict(self.maps),
             "cohort": dict(self.cohort),
             "metrics": dict(self.metrics),
             "provenance": dict(self.provenance),
         }
-        return {key: _finite(value) for key, value in content.items()}
+        return {key: finite(value) for key, value in content.items()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], *, digest: str = "") -> BundleSpec:
@@ -144,6 +147,7 @@ class BundleSpec:
                 model=ModelSpec.from_json(content["model"]),
                 settings=PrepareSettings.from_json(content["settings"]),
                 inference=InferenceDefaults(**content["inference"]),
+                maps=dict(content.get("maps", {})),
                 members=int(content["members"]),
                 version=str(content["version"]),
                 cohort=dict(content["cohort"]),
@@ -207,13 +211,3 @@ def _counts(names: Any) -> dict[str, int]:
     for name in names:
         counted[name] = counted.get(name, 0) + 1
     return dict(sorted(counted.items()))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

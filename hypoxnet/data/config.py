@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hypoxnet.errors import ConfigError
+from hypoxnet.maps.config import MapsConfig
 
 
 @dataclass
@@ -56,6 +57,8 @@ class DataConfig:
             patients have, an empty list none.
         focus: Share of the training windows that are centred on a voxel of the label rather than on the tumour.
         anywhere: Share of the training windows that are centred on any voxel.
+        maps: How raw series of the manifest become maps, which are made once and cached; `channels` chooses among the
+            maps, an empty one takes the first of each series.
         cache: Folder of the persistent cache; empty is the user's cache folder.
         in_memory: Keep prepared cases in memory as well.
         workers: Processes that read and prepare; 0 prepares in the training process.
@@ -71,6 +74,7 @@ class DataConfig:
     covariates: list[str] | None = None
     focus: float = 0.25
     anywhere: float = 0.25
+    maps: MapsConfig = field(default_factory=MapsConfig)
     cache: str = ""
     in_memory: bool = True
     workers: int = 0

@@ -29,6 +29,11 @@ def cache_folder(config: DataConfig) -> Path:
     return (Path(config.cache) if config.cache else default_cache_folder()) / "prepared"
 
 
+def maps_folder(config: DataConfig) -> Path:
+    """Where maps of raw series lie."""
+    return (Path(config.cache) if config.cache else default_cache_folder()) / "maps"
+
+
 def prepare_cohort(
     records: Sequence[CaseRecord], cache: PreparedCache, *, workers: int
 ) -> tuple[tuple[CaseRecord, ...], dict[str, str]]:

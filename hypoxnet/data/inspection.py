@@ -16,7 +16,7 @@ from hypoxnet.cases import CENSORED, DEATH, FAILURE, CaseRecord
 from hypoxnet.data.manifest import line_of, parse_manifest
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.geometry import Grid
-from hypoxnet.images import read_grid, read_mask, read_volume
+from hypoxnet.images import read_channel, read_grid, read_mask, read_series_grid
 from hypoxnet.transforms.plausible import implausible
 
 # A mask without a voxel says "nothing there"; for these that can be true.
@@ -63,6 +63,8 @@ class Inspection:
         rows += [("sites", _counted(record.site or "(not named)" for record in patients))]
         channels = Counter(name for record in records for name in record.channels)
         rows += [(f"channel {name}", f"{count} of {len(records)}") for name, count in sorted(channels.items())]
+        raw = Counter(name for record in records for name in record.raw)
+        rows += [(f"raw series {name}", f"{count} of {len(records)}") for name, count in sorted(raw.items())]
         masks = Counter(name for record in records for name in record.masks)
         rows += [(f"mask {name}", f"{count} of {len(records)}{self._volume(name)}") for name, count in masks.items()]
         rows += list(_outcome_rows(patients))
@@ -144,12 +146,25 @@ def inspect_case(record: CaseRecord, *, headers_only: bool = False) -> CaseRepor
                         f"{case}: {path} is empty (0 voxels of {mask.array.size}); draw it, or leave the cell empty"
                     )
             else:
-                wrong = implausible(read_volume(path, case=case).array, name)
+                wrong = implausible(read_channel(path, name, case=case).array, name)
                 faults += [f"{case}: {path} {wrong}"] if wrong else []
         except HypoxNetError as error:
             faults.append(str(error))
+    faults += _raw_faults(record, begin)
     faults += _grid_faults(record, grids, begin)
     return CaseReport(record, tuple(faults), volumes_ml)
+
+
+def _raw_faults(record: CaseRecord, begin: str) -> Iterator[str]:
+    """Raw series whose headers cannot be read; their timing is looked at when maps are made."""
+    for name, files in record.raw.items():
+        for file in files:
+            if not file.is_file():
+                continue
+            try:
+                read_series_grid(file, case=f"{begin}: {name}")
+            except HypoxNetError as error:
+                yield str(error)
 
 
 def _grid_faults(record: CaseRecord, grids: dict[str, Grid], begin: str) -> Iterator[str]:

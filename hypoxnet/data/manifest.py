@@ -2,7 +2,8 @@
 
 Columns: `case_id`, `visit`, `site`, `fold`; one per channel, named by its quantity; one per mask; the outcome as
 `lrc_months` and `lrc_event`, or as `failed` for a plain yes/no; covariates, and further ones as `x_NAME`. Comma,
-semicolon or tab; lines that begin with `#` are comments; an empty cell is "not measured".
+semicolon or tab; a raw series may be several
+files separated by `|`; lines that begin with `#` are comments; an empty cell is "not measured".
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from pathlib import Path
 
 from hypoxnet.cases import CENSORED, DEATH, FAILURE, CaseRecord, Outcome
 from hypoxnet.errors import ManifestError
-from hypoxnet.quantities import COVARIATE_PREFIX, COVARIATES, MASKS, QUANTITIES, suggestion
+from hypoxnet.quantities import COVARIATE_PREFIX, COVARIATES, MASKS, QUANTITIES, RAW_SERIES, suggestion
 
+IMAGES = (*QUANTITIES, *MASKS, *RAW_SERIES)
 IDENTITY = ("case_id", "visit", "site", "fold")
 OUTCOME = ("lrc_months", "lrc_event", "failed")
 # Nobody is followed for longer; a larger number is days.
@@ -93,13 +95,21 @@ def parse_manifest(path: Path, *, check_files: bool = False) -> tuple[tuple[Case
         if check_files:
             found += [
                 f"{row.name}: {name}: {file} does not exist; mend the path, or leave the cell empty"
-                for name, file in (*record.channels.items(), *record.masks.items())
+                for name, file in _files(record)
                 if not file.is_file()
             ]
         faults += found
         records.append(record)
     faults += _cohort_faults(records)
     return tuple(records), tuple(sorted(faults, key=line_of))
+
+
+def _files(record: CaseRecord) -> Iterator[tuple[str, Path]]:
+    yield from record.channels.items()
+    yield from record.masks.items()
+    for name, files in record.raw.items():
+        for file in files:
+            yield name, file
 
 
 def _note(faults: list[str], row: _Row, text: str) -> None:
@@ -174,7 +184,7 @@ def _with_point(cell: str, separator: str) -> str:
 
 
 def _column_faults(path: Path, header: list[str], rows: list[_Row]) -> Iterator[str]:
-    known = {*IDENTITY, *OUTCOME, *QUANTITIES, *MASKS, *COVARIATES}
+    known = {*IDENTITY, *OUTCOME, *QUANTITIES, *MASKS, *RAW_SERIES, *COVARIATES}
     for column in dict.fromkeys(header):
         if header.count(column) > 1:
             yield f"line 1: the column {column} is there {header.count(column)} times; keep one"
@@ -185,7 +195,7 @@ def _column_faults(path: Path, header: list[str], rows: list[_Row]) -> Iterator[
             continue
         example = next((row.cell(column) for row in rows if row.cell(column)), "")
         if example.lower().endswith(IMAGE_SUFFIXES):
-            yield f"line 1: {column} is not a known quantity or mask{suggestion(column, [*QUANTITIES, *MASKS])}"
+            yield f"line 1: {column} is not a known quantity or mask{suggestion(column, IMAGES)}"
         else:
             yield (
                 f"line 1: {column} is not a known column{suggestion(column, known)} (a covariate of your own is named "
@@ -206,7 +216,8 @@ def _record(row: _Row, folder: Path, fault: Fault) -> CaseRecord:
         fault(f"case_id {row.cell('case_id')!r} holds / \\ or :, it names files; choose another")
     files = {name: folder / text for name, text in row.cells.items() if (name in QUANTITIES or name in MASKS) and text}
     channels = {name: file for name, file in files.items() if name in QUANTITIES}
-    if not channels and not _has_unknown_images(row):
+    raw = {name: _series(text, folder) for name, text in row.cells.items() if name in RAW_SERIES and text}
+    if not channels and not raw and not _has_unknown_images(row):
         fault("no channel has a file; give at least one image, or delete the row")
     return CaseRecord(
         case_id=row.cell("case_id"),
@@ -214,6 +225,7 @@ def _record(row: _Row, folder: Path, fault: Fault) -> CaseRecord:
         site=row.cell("site"),
         channels=channels,
         masks={name: file for name, file in files.items() if name in MASKS},
+        raw=raw,
         outcome=_outcome(row, fault),
         covariates=dict(_covariates(row, fault)),
         fold=_fold(row, fault),
@@ -221,10 +233,15 @@ def _record(row: _Row, folder: Path, fault: Fault) -> CaseRecord:
     )
 
 
+def _series(text: str, folder: Path) -> tuple[Path, ...]:
+    """Files of a raw series, in the order of the cell."""
+    return tuple(folder / part.strip() for part in text.split("|") if part.strip())
+
+
 def _has_unknown_images(row: _Row) -> bool:
     """A cell with an image in a column that the header has been told of."""
     return any(
-        text.lower().endswith(IMAGE_SUFFIXES) and name not in QUANTITIES and name not in MASKS
+        text.lower().endswith(IMAGE_SUFFIXES) and name not in {*QUANTITIES, *MASKS, *RAW_SERIES}
         for name, text in row.cells.items()
     )
 

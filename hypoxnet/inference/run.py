@@ -6,7 +6,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,10 @@ class InferenceRun:
     failed: Mapping[str, str]
 
 
+def _as_it_is(record: CaseRecord) -> CaseRecord:
+    return record
+
+
 def run_inference(
     predictor: Predictor,
     records: Sequence[CaseRecord],
@@ -49,6 +53,7 @@ def run_inference(
     *,
     recompute: bool = False,
     progress: bool = True,
+    complete: Callable[[CaseRecord], CaseRecord] = _as_it_is,
 ) -> InferenceRun:
     """Predict every case into `output/<key>/` and tell of all of them in `output/predictions.csv`.
 
@@ -61,12 +66,13 @@ def run_inference(
         output: Folder of the predictions.
         recompute: Predict finished cases again.
         progress: Show a bar when the standard error is a terminal.
+        complete: Adds the channels that a case's raw series give; what it refuses is that case's reason.
 
     Raises:
         CaseError: Two records have the same key, or a key cannot be the name of a folder.
     """
     check_keys(records)
-    cohort = _Cohort(predictor, output)
+    cohort = _Cohort(predictor, output, complete)
     with _bar(shown=progress) as bar:
         task = bar.add_task("finished cases", total=len(records))
         for record in records if not recompute else ():
@@ -92,13 +98,15 @@ class _Cohort:
 
     predictor: Predictor
     output: Path
+    complete: Callable[[CaseRecord], CaseRecord]
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def keep(self, record: CaseRecord) -> None:
         """Take over a case that was finished before."""
         try:
-            content = finished(self.output / record.key, record.key, digest=self.predictor.digest(record))
-        except (CaseError, OSError):
+            digest = self.predictor.digest(self.complete(record))
+            content = finished(self.output / record.key, record.key, digest=digest)
+        except (HypoxNetError, OSError):
             return  # predict says what is wrong with it
         if content is not None:
             self.rows[record.key] = finished_row(record, content)
@@ -109,7 +117,7 @@ class _Cohort:
         folder = self.output / record.key
         try:
             refuse_foreign(folder, record.key)
-            prediction = self._predict(record, folder)
+            prediction = self._predict(self.complete(record), folder)
         except (HypoxNetError, OSError) as error:
             self.rows[record.key] = failed_row(record, error)
             log.error("%s", self.rows[record.key]["reason"])

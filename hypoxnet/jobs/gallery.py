@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hypoxnet.cases import CaseRecord
-from hypoxnet.images import read_grid, read_mask, read_volume
+from hypoxnet.images import read_channel, read_grid, read_mask
 from hypoxnet.inference.read_outs import tumour_on
 from hypoxnet.metrics.baselines import true_region
 from hypoxnet.metrics.evaluate import CaseScore
@@ -64,6 +64,6 @@ def save_for_gallery(path: Path, record: CaseRecord, folder: Path, settings: Pre
     }
     images = {}
     for name in [name for name in settings.channels if name in record.channels][:CHANNELS_SHOWN]:
-        volume = read_volume(record.channels[name], case=record.key)
+        volume = read_channel(record.channels[name], name, case=record.key)
         images[name] = to_grid(torch.from_numpy(volume.array)[None], volume.grid, grid, beyond="zeros")[0]
     write_gallery_case(path, gallery_case(record.key, title, images=images, masks=masks, grid=grid))

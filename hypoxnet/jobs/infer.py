@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from hypoxnet.data.cache import default_cache_folder
 from hypoxnet.data.manifest import read_manifest
 from hypoxnet.errors import ConfigError
 from hypoxnet.inference.predictor import load_predictor
 from hypoxnet.inference.run import TABLE, run_inference
 from hypoxnet.jobs.config import InferJobConfig
+from hypoxnet.jobs.derive import MapCache
 from hypoxnet.jobs.run_folder import log_to
+from hypoxnet.maps.config import MapsConfig
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,9 @@ def run_inference_job(config: InferJobConfig) -> int:
     predictor = load_predictor(bundle, config.inference)
     log_to(output / "run.log")
     log.info("%s (%s) on %d cases of %s", predictor.spec.name, predictor.spec.digest[:12], len(records), manifest)
-    run = run_inference(predictor, records, output, recompute=config.inference.recompute)
+    spec = predictor.spec
+    maps = MapCache(default_cache_folder() / "maps", MapsConfig.from_json(spec.maps), spec.settings.channels)
+    run = run_inference(predictor, records, output, recompute=config.inference.recompute, complete=maps.complete)
     if run.failed:
         log.error("%d of %d cases failed; column reason of %s says why", len(run.failed), len(records), run.predictions)
     return SOME_FAILED if run.failed else 0

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from hypoxnet.files import write_json
+from hypoxnet.errors import HypoxNetError
+from hypoxnet.files import finite, write_json
+from hypoxnet.hypoxia.partial_volume import smallest_trusted_volume_ml
+from hypoxnet.hypoxia.uptake import suv_max, suv_mean, suv_peak
 from hypoxnet.images import read_mask, read_volume
 from hypoxnet.maps.fitting import MapError, Progress
 from hypoxnet.maps.kinds.base import Extra, MadeMaps, MapInputs, MapKind
 from hypoxnet.maps.quantitative import write_image
 from hypoxnet.maps.series import Series, read_raw
+from hypoxnet.quantities import Modality
 from hypoxnet.report.map_picture import draw_map
-from hypoxnet.transforms.prepare import onto
-from hypoxnet.transforms.spatial import refuse_no_overlap, to_grid
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,31 @@ def make_maps(request: MapRequest, *, progress: Progress | None = None) -> MadeM
         device=_device(request.device),
         progress=progress,
     )
-    return request.kind.make(inputs, request.settings)
+    try:
+        made = request.kind.make(inputs, request.settings)
+        return _with_uptake(made, inputs, getattr(request.settings, "psf_mm", 0.0))
+    except HypoxNetError as error:
+        text = str(error)
+        raise type(error)(text if text.startswith(request.name) else f"{request.name}: {text}") from error
+
+
+def _with_uptake(made: MadeMaps, inputs: MapInputs, psf_mm: float) -> MadeMaps:
+    """The figures of a PET map in the tumour, beside the map itself."""
+    main = made.maps[0]
+    figures: dict[str, Any] = {}
+    if main.quantity.modality is Modality.PET and "tumour" in inputs.masks:
+        tumour = inputs.masks["tumour"]
+        peak = suv_peak(main.array, tumour, main.grid)
+        figures["Tumour"] = {
+            "Max": suv_max(main.array, tumour),
+            "Peak1Ml": peak.value,
+            "PeakAtMm": [round(x, 2) for x in peak.centre_mm],
+            "Mean": suv_mean(main.array, tumour),
+            "VolumeMl": float(tumour.sum()) * main.grid.voxel_ml,
+        }
+    if psf_mm > 0:
+        figures["SmallestTrustedMl"] = round(smallest_trusted_volume_ml(psf_mm), 4)
+    return replace(made, figures={**made.figures, **figures}) if figures else made
 
 
 def _device(name: str) -> str:
@@ -87,6 +113,10 @@ def _extra(extra: Extra, path: Path, series: Series, notes: list[str]) -> Any:
     notes += volume.repairs
     if volume.grid.same_as(series.grid):
         return volume.array
+    # MONAI takes seconds to load, and series whose masks lie on their own grid do without it.
+    from hypoxnet.transforms.prepare import onto
+    from hypoxnet.transforms.spatial import refuse_no_overlap, to_grid
+
     refuse_no_overlap(volume.grid, series.grid, case=case)
     notes.append(f"{path.name} ({volume.grid.describe()}) was resampled onto the series ({series.grid.describe()})")
     if extra.what == "mask":
@@ -128,6 +158,8 @@ def write_maps(
     if made.status is not None:
         write_image(folder / f"{begin}desc-status_{main}.nii.gz", made.status, grid)
         write_json(folder / f"{begin}desc-status_{main}.json", STATUS_SIDECAR)
+    if made.figures:
+        write_json(folder / f"{begin}desc-{made.maps[0].quantity.name.lower()}_figures.json", finite(made.figures))
     for label, values in made.labels.items():
         write_image(folder / f"{begin}desc-{label}_dseg.nii.gz", np.asarray(values, dtype=np.uint8), grid)
     return written
@@ -147,5 +179,5 @@ def describe(made: MadeMaps) -> list[str]:
         middle = f"median {np.median(values):.4g} {each.quantity.unit}" if values.size else "no voxel has a value"
         outside = f", {100 * each.outside_share:.2f} % outside the plausible range" if each.outside else ""
         lines.append(f"{each.quantity.name}: {middle}, {each.known} voxels{outside}")
-    lines += [f"{name}: {json.dumps(value)}" for name, value in made.figures.items()]
+    lines += [f"{name}: {json.dumps(finite(value))}" for name, value in made.figures.items()]
     return lines + [f"note: {note}" for note in made.maps[-1].notes]

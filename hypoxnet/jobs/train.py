@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hypoxnet.bundle.schema import CHECKSUMS, BundleSpec, InferenceDefaults, coh
 from hypoxnet.bundle.write import write_bundle
 from hypoxnet.cases import CaseRecord
 from hypoxnet.data.cache import PreparedCache
-from hypoxnet.data.datamodule import cache_folder, prepare_cohort
+from hypoxnet.data.datamodule import cache_folder, maps_folder, prepare_cohort
 from hypoxnet.data.manifest import read_manifest
 from hypoxnet.data.phantom_cohort import phantom_manifest
 from hypoxnet.data.plan import plan_settings
@@ -27,6 +27,7 @@ from hypoxnet.files import write_json, write_text
 from hypoxnet.inference.predictor import load_predictor
 from hypoxnet.inference.run import run_inference
 from hypoxnet.jobs.config import TrainJobConfig
+from hypoxnet.jobs.derive import MapCache, complete_cohort
 from hypoxnet.jobs.gallery import chosen_for_gallery, save_for_gallery
 from hypoxnet.jobs.run_folder import RunFolder, log_to, open_run
 from hypoxnet.jobs.scoring import Baselines, fit_baselines, score_case, write_scores
@@ -80,7 +81,10 @@ def run_training_job(config: TrainJobConfig) -> int:
     refuse_machine(config.training)
     manifest = _manifest(config)
     config = replace(config, name=config.name or (manifest.stem if config.data.manifest else "phantom"))
-    records = read_manifest(manifest, check_files=True)
+    records, without_maps = complete_cohort(
+        read_manifest(manifest, check_files=True),
+        MapCache(maps_folder(config.data), config.data.maps, tuple(config.data.channels)),
+    )
     parts_of = _splits(records, config)
     setup, settings = _plan(records, parts_of, config)
     run = open_run(config, manifest)
@@ -91,7 +95,7 @@ def run_training_job(config: TrainJobConfig) -> int:
         parts = [_part(fold, split, run, cache, config) for fold, split in parts_of.items()]
         _write_withheld(run, parts)
         scored = [_run_part(part, settings, setup, config) for part in parts]
-        _finish(run, parts, scored, settings, config)
+        _finish(run, parts, scored, settings, config, without_maps)
     log.info("report: %s", write_report(run.path))
     log.info("to predict others: python3 infer.py bundle=%s manifest=cohort.csv output=predictions", run.bundle)
     return 0
@@ -151,15 +155,20 @@ def _is_finished(run: RunFolder) -> bool:
 def _write_withheld(run: RunFolder, parts: Sequence[Part]) -> None:
     """The withheld cases as a manifest with absolute paths, for `infer.py`."""
     records = [record for part in parts for record in part.split.test]
-    channels = list(dict.fromkeys(name for record in records for name in record.channels))
+    channels = list(dict.fromkeys(n for record in records for n in record.channels if n not in record.derived))
+    raw = list(dict.fromkeys(name for record in records for name in record.raw))
     masks = list(dict.fromkeys(name for record in records for name in record.masks))
     covariates = list(dict.fromkeys(name for record in records for name in record.covariates))
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["case_id", "visit", "site", *channels, *masks, *covariates], lineterminator="\n")
+    writer = csv.DictWriter(
+        text, ["case_id", "visit", "site", *channels, *raw, *masks, *covariates], lineterminator="\n"
+    )
     writer.writeheader()
     for record in records:
         row: dict[str, Any] = {"case_id": record.case_id, "visit": record.visit, "site": record.site}
-        row |= {name: path.absolute() for name, path in {**record.channels, **record.masks}.items()}
+        files = {**record.channels, **record.masks}
+        row |= {name: path.absolute() for name, path in files.items() if name not in record.derived}
+        row |= {name: "|".join(str(path.absolute()) for path in paths) for name, paths in record.raw.items()}
         writer.writerow(row | {name: f"{value:g}" for name, value in record.covariates.items()})
     write_text(run.manifest, text.getvalue())
 
@@ -194,6 +203,7 @@ def _train_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, con
         model=fitted.spec,
         settings=settings,
         inference=InferenceDefaults(**config.inference.chosen()),  # type: ignore[arg-type]
+        maps=asdict(config.data.maps) if any(r.derived for r in part.split.train) else {},
         cohort=cohort_counts((*part.split.train, *part.split.validation)),
         provenance={
             "trained": time.strftime("%Y-%m-%d"),
@@ -206,7 +216,12 @@ def _train_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, con
 
 
 def _finish(
-    run: RunFolder, parts: Sequence[Part], scored: Sequence[Scored], settings: PrepareSettings, config: TrainJobConfig
+    run: RunFolder,
+    parts: Sequence[Part],
+    scored: Sequence[Scored],
+    settings: PrepareSettings,
+    config: TrainJobConfig,
+    without_maps: Mapping[str, str],
 ) -> None:
     """Pool the parts: table, metrics, gallery, and the bundle with its figures."""
     scores = [score for part in scored for score in part.scores]
@@ -217,7 +232,7 @@ def _finish(
     metrics = evaluator.metrics()
     metrics["counts"] |= {"failed_cases": len(failed), "trainings": len(parts)}
     metrics["counts"]["training_patients"] = _training_patients(parts)
-    metrics["left_out"] = {key: reason for part in scored for key, reason in part.left_out.items()}
+    metrics["left_out"] = {key: reason for part in scored for key, reason in part.left_out.items()} | dict(without_maps)
     metrics["baselines"] = [part.baselines.describe() for part in scored]
     metrics["bootstrap"] = {"resamplings": config.bootstrap, "interval": 0.95, "unit": "patient"}
     write_json(run.metrics, metrics)

@@ -66,6 +66,7 @@ def each_block(
             finished += len(piece)
             _tell(done, finished, len(voxels))
         return
+    threads = torch.get_num_threads()
     # Small vectors gain nothing from threads inside an operation, and pay for waking them.
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
@@ -75,6 +76,9 @@ def each_block(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+        finally:
+            # Threads that start later take the number that was set last.
+            torch.set_num_threads(threads)
 
 
 def _tell(done: Callable[[int, int], None] | None, finished: int, total: int) -> None:

@@ -5,7 +5,9 @@ Times are in seconds unless a name says otherwise; an empty list or 0 takes the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypoxnet.errors import ConfigError
 
@@ -220,6 +222,7 @@ class SuvSettings:
         dose_bq: Injected.
         decay_s: From the injection to the time for which the voxel values are given.
         half_life_s: Of the nuclide.
+        psf_mm: Resolution (full width at half maximum); with it the smallest volume to trust is reported.
     """
 
     tracer: str = "FMISO"
@@ -230,6 +233,7 @@ class SuvSettings:
     dose_bq: float = 0.0
     decay_s: float = 0.0
     half_life_s: float = 6586.2
+    psf_mm: float = 0.0
 
     def __post_init__(self) -> None:
         _one_of("suv.kind", self.kind, ("bw", "lbm", "lbmjames", "lbmjames128", "ibw", "bsa"))
@@ -244,11 +248,13 @@ class RatioSettings:
         tracer: FMISO, FAZA, HX4, EF5 or FDG.
         reference: `muscle` gives a TMR, `blood` a TBR.
         statistic: `median` or `mean` of the region.
+        psf_mm: Resolution (full width at half maximum); with it the smallest volume to trust is reported.
     """
 
     tracer: str = "FMISO"
     reference: str = "muscle"
     statistic: str = "median"
+    psf_mm: float = 0.0
 
     def __post_init__(self) -> None:
         _one_of("ratio.tracer", self.tracer, ("FMISO", "FAZA", "HX4", "EF5", "FDG"))
@@ -281,6 +287,35 @@ class SaturationSettings:
 
 
 @dataclass
+class RatiometricSettings:
+    """pO2 from the ratio of an oxygen-sensitive to an insensitive dye.
+
+    Args:
+        ratio_anoxic: Ratio without oxygen.
+        k_sv_per_mmhg: Stern-Volmer constant of the sensitive dye.
+        background_sensitive: Light without the sensitive dye, taken off.
+        background_reference: Light without the other dye, taken off.
+    """
+
+    ratio_anoxic: float = 0.0
+    k_sv_per_mmhg: float = 0.0
+    background_sensitive: float = 0.0
+    background_reference: float = 0.0
+
+
+SETTINGS = {
+    "vfa": VfaSettings,
+    "inversion": InversionSettings,
+    "oe": OxygenSettings,
+    "r2star": R2StarSettings,
+    "dce": DceSettings,
+    "adc": AdcSettings,
+    "ivim": IvimSettings,
+    "pet": PetSettings,
+}
+
+
+@dataclass
 class MapsConfig:
     """How raw series of a manifest become maps.
 
@@ -303,3 +338,16 @@ class MapsConfig:
     adc: AdcSettings = field(default_factory=AdcSettings)
     ivim: IvimSettings = field(default_factory=IvimSettings)
     pet: PetSettings = field(default_factory=PetSettings)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Mapping[str, Any]]) -> MapsConfig:
+        """The inverse of `dataclasses.asdict`.
+
+        Raises:
+            TypeError: A key is unknown.
+
+        Example:
+            >>> MapsConfig.from_json({"r2star": {"method": "arlo"}}).r2star.method
+            'arlo'
+        """
+        return cls(**{name: SETTINGS[name](**values) for name, values in content.items()})

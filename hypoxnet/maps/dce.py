@@ -24,6 +24,8 @@ FP = Parameter("fp", "ml/100ml/min", 0.0, 200.0, 20.0)
 VP_EXCHANGE = Parameter("vp", "1", 1e-3, 1.0, 0.02)
 DELAY = Parameter("delay", "min", 0.0, 0.25, 0.0)
 PERCENT = 100.0
+# A curve that rises by less than so many standard deviations of its baseline has not risen.
+NOISE_SDS = 5.0
 
 
 class Tofts(CompartmentModel):
@@ -254,13 +256,14 @@ def bolus_arrival(curve: Tensor) -> int:
         MapError: The curve never rises above its own noise.
     """
     peak = int(torch.argmax(curve))
-    baseline = curve[: max(1, peak // 2)]
-    spread = float(baseline.std()) if len(baseline) > 1 else 0.0
-    rise = float(curve[peak] - baseline.mean())
-    if peak == 0 or not math.isfinite(rise) or rise <= 5 * spread or rise <= 0:
-        raise MapError(
-            f"the curve never rises: its peak is sample {peak} of {len(curve)}, {rise:.3g} above a baseline that "
-            f"scatters by {spread:.3g}; name another region or another series"
-        )
     line = torch.linspace(float(curve[0]), float(curve[peak]), peak + 1, dtype=curve.dtype, device=curve.device)
-    return int(torch.argmax(line - curve[: peak + 1]))
+    arrival = int(torch.argmax(line - curve[: peak + 1]))
+    baseline = curve[: arrival + 1]
+    scatter = float(baseline.std()) if len(baseline) > 2 else 0.0
+    rise = float(curve[peak] - baseline.mean())
+    if peak == 0 or not math.isfinite(rise) or rise <= NOISE_SDS * scatter or rise <= 0:
+        raise MapError(
+            f"the curve never rises: its peak is sample {peak + 1} of {len(curve)}, {rise:.3g} above a baseline that "
+            f"scatters by {scatter:.3g}; name another region or another series"
+        )
+    return arrival

@@ -323,7 +323,7 @@ def find_vessel(series: Tensor, times_min: Tensor, *, count: int = 30, inside: T
     height, when = flat.max(0)
     late = flat[int(0.9 * len(flat)) :].mean(0)
     # An artery falls again: tissue that only fills up is higher, and later.
-    candidates = (height > 0) & (when > 0) & (late < 0.75 * height)
+    candidates = (height > 0) & (when > 0) & (late < 0.75 * height) & torch.isfinite(series).reshape(flat.shape).all(0)
     if inside is not None:
         candidates &= inside.reshape(-1).bool()
     if not bool(candidates.any()):

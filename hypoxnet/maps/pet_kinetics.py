@@ -162,7 +162,11 @@ class Casciari(CompartmentModel):
         flow, ka, bound, kb, outside, vb = values
         inside = 1 - outside
         leave, wash = flow + inside * ka, flow / outside
-        to_kb, to_wash, kb_wash = _apart(kb - leave), _apart(wash - leave), _apart(wash - kb)
+        # Rates are moved apart where they enter the exponentials too: then a double root is a nearby pair of roots.
+        kb = leave + _apart(kb - leave)
+        wash = leave + _apart(wash - leave)
+        wash = kb + _apart(wash - kb)
+        to_kb, to_wash, kb_wash = kb - leave, wash - leave, wash - kb
         product = bound * ka * flow / leave
         loose = (1 - bound) * ka * flow
         released = outside * (inside / outside) * kb * loose

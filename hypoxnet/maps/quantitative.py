@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypoxnet import __version__
-from hypoxnet.files import replacing, write_json
+from hypoxnet.files import finite, replacing, write_json
 from hypoxnet.geometry import Grid
 from hypoxnet.quantities import Quantity
 
@@ -91,7 +91,7 @@ class QuantitativeMap:
             "VoxelsOutsidePlausibleRange": self.outside,
             "ShareOutsidePlausibleRange": round(self.outside_share, 6),
             "Percentiles5_50_95": [low, middle, high],
-            "MadeBy": dict(self.made_by),
+            "MadeBy": finite(self.made_by),
             "Notes": list(self.notes),
             "SkullStripped": False,
             "GeneratedBy": [{"Name": "HypoxNet", "Version": __version__}],

@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from hypoxnet.maps.fitting import MapError
 from hypoxnet.maps.kinds.base import MapKind
 from hypoxnet.maps.kinds.diffusion import ADC, IVIM
-from hypoxnet.maps.kinds.optics import PHOSPHORESCENCE, SATURATION
+from hypoxnet.maps.kinds.optics import PHOSPHORESCENCE, RATIOMETRIC, SATURATION
 from hypoxnet.maps.kinds.oxygen import OE
 from hypoxnet.maps.kinds.perfusion import DCE
 from hypoxnet.maps.kinds.pet import PET, RATIO, SUV
@@ -31,6 +31,7 @@ KINDS = {
         IVIM,
         PHOSPHORESCENCE,
         SATURATION,
+        RATIOMETRIC,
     )
 }
 

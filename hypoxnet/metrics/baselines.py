@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 from hypoxnet.cases import FAILURE, CaseRecord, Outcome
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.geometry import Grid
-from hypoxnet.images import Volume, read_mask, read_volume
+from hypoxnet.images import Volume, read_channel, read_mask
 from hypoxnet.maps.reference_region import reference_value
 from hypoxnet.quantities import Modality, quantity
 from hypoxnet.transforms.prepare import files_of, onto, region_masks, union
@@ -105,7 +105,7 @@ def read_uptake(record: CaseRecord, settings: PrepareSettings, channel: str, ref
     """
     if channel not in record.channels or (reference and reference not in record.masks):
         return None
-    volume = read_volume(record.channels[channel], case=f"{record.key}: {channel}")
+    volume = read_channel(record.channels[channel], channel, case=f"{record.key}: {channel}")
     inside = None
     if settings.inside_tumour:
         contours = [

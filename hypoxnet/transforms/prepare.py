@@ -16,7 +16,7 @@ from torch import Tensor
 from hypoxnet.cases import CaseRecord, Sample
 from hypoxnet.errors import CaseError
 from hypoxnet.geometry import Grid
-from hypoxnet.images import Volume, read_mask, read_volume
+from hypoxnet.images import Volume, read_channel, read_mask
 from hypoxnet.maps.reference_region import reference_value
 from hypoxnet.transforms.normalise import intensity_transform
 from hypoxnet.transforms.plausible import implausible
@@ -97,7 +97,7 @@ def prepare(record: CaseRecord, settings: PrepareSettings) -> PreparedCase:
 
 def _plausible_volume(record: CaseRecord, name: str) -> Volume:
     """A channel whose values can be what its name says; an SUV that is Bq/ml would be a risk without meaning."""
-    volume = read_volume(record.channels[name], case=f"{record.key}: {name}")
+    volume = read_channel(record.channels[name], name, case=f"{record.key}: {name}")
     wrong = implausible(volume.array, name)
     if wrong:
         raise CaseError(f"{record.key}: {name}: {record.channels[name]} {wrong}")
@@ -215,7 +215,7 @@ def _threshold_region(
         return None
     if label.reference_mask and label.reference_mask not in masks:
         return None
-    volume = read_volume(record.channels[label.channel], case=f"{record.key}: {label.channel}")
+    volume = read_channel(record.channels[label.channel], label.channel, case=f"{record.key}: {label.channel}")
     tumour, grid = union(contours, volume.grid)
     inside = onto(tumour, grid, volume.grid)
     divisor = 1.0

@@ -36,6 +36,7 @@ def test_reference_tables_are_those_of_the_code(monkeypatch):
     import generate
 
     assert (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8") == generate.settings_page()
+    assert (ROOT / "docs/reference/maps.md").read_text(encoding="utf-8") == generate.maps_page()
     assert (ROOT / "docs/reference/quantities.md").read_text(encoding="utf-8") == generate.quantities_page()
 
 

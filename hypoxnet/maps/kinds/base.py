@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hypoxnet.files import finite
 from hypoxnet.maps.fitting import FitResult, MapError, Progress, Status
 from hypoxnet.maps.quantitative import QuantitativeMap
 from hypoxnet.maps.series import Series, from_tensor, to_tensor
@@ -154,7 +155,7 @@ class Maker:
         if found is not None:
             status = np.asarray(found.status.cpu().numpy().transpose(2, 1, 0), dtype=np.uint8)
             figures = {"Voxels": found.counts(), **figures}
-        self.record["Figures"] = figures
+        self.record["Figures"] = finite(figures)
         return MadeMaps(tuple(self.maps), self.errors, status, labels or {}, figures)
 
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import torch
 
-from hypoxnet.maps.config import PhosphorescenceSettings, SaturationSettings
+from hypoxnet.maps.config import PhosphorescenceSettings, RatiometricSettings, SaturationSettings
 from hypoxnet.maps.fitting import FitResult, MapError
 from hypoxnet.maps.haemoglobin import unmix
-from hypoxnet.maps.kinds.base import MadeMaps, Maker, MapInputs, MapKind, foreground
+from hypoxnet.maps.kinds.base import Extra, MadeMaps, Maker, MapInputs, MapKind, foreground
 from hypoxnet.maps.kinds.relaxation import MASK
-from hypoxnet.maps.optical import PROBES, lifetime_map, po2_error_mmhg, stern_volmer_po2, two_gate_lifetime_us
+from hypoxnet.maps.optical import (
+    PROBES,
+    lifetime_map,
+    po2_error_mmhg,
+    ratiometric,
+    ratiometric_po2,
+    stern_volmer_po2,
+    two_gate_lifetime_us,
+)
 
 MOLAR_TO_MILLIMOLAR = 1000.0
 
@@ -47,6 +55,29 @@ def _make_saturation(inputs: MapInputs, settings: SaturationSettings) -> MadeMap
     return maker.made()
 
 
+def _make_ratiometric(inputs: MapInputs, settings: RatiometricSettings) -> MadeMaps:
+    name = inputs.series.name
+    if settings.ratio_anoxic <= 0 or settings.k_sv_per_mmhg <= 0:
+        raise MapError(
+            f"{name}: ratio_anoxic is {settings.ratio_anoxic:g} and k_sv_per_mmhg {settings.k_sv_per_mmhg:g}; give the "
+            "calibration of the dyes"
+        )
+    sensitive, reference = inputs.signal()[0], inputs.map("dye")
+    if reference is None:
+        raise MapError(f"{name}: the light of the insensitive dye is missing; give it with --dye")
+    ratio = ratiometric(
+        sensitive,
+        reference,
+        background_sensitive=settings.background_sensitive,
+        background_reference=settings.background_reference,
+    )
+    po2 = ratiometric_po2(ratio, ratio_anoxic=settings.ratio_anoxic, k_sv_per_mmhg=settings.k_sv_per_mmhg)
+    mask = foreground(inputs.signal(), inputs.mask())
+    maker = Maker("ratiometric", inputs, settings, {})
+    maker.add("PO2", torch.where(mask, po2, float("nan")))
+    return maker.made()
+
+
 PHOSPHORESCENCE = MapKind(
     "phosphorescence",
     "pO2 from the lifetime of a phosphorescent probe",
@@ -66,4 +97,14 @@ SATURATION = MapKind(
     (MASK,),
     "",
     "map saturation absorption.nii.gz --wavelengths-nm 750 800 850 --output maps",
+)
+RATIOMETRIC = MapKind(
+    "ratiometric",
+    "pO2 from an oxygen-sensitive and an insensitive dye",
+    RatiometricSettings,
+    _make_ratiometric,
+    lambda settings: ("PO2",),
+    (Extra("dye", "", "map", "light of the insensitive dye"), MASK),
+    "",
+    "map ratiometric sensitive.nii.gz --dye reference.nii.gz --ratio-anoxic 2.1 --k-sv-per-mmhg 0.02 --output maps",
 )

@@ -73,8 +73,8 @@ def _make_dce(inputs: MapInputs, settings: DceSettings) -> MadeMaps:
     mask = foreground(signal, inputs.mask())
     used: dict[str, Any] = {"TimesS": times.tolist()}
     concentration, blood = _concentrations(inputs, settings, signal, times, mask, used)
-    given = _input(inputs, settings, blood, times, mask, used)
-    arrival = float(times[bolus_arrival(given.plasma)]) if settings.aif != "file" else 0.0
+    given = _input(inputs, settings, blood, times, signal, used)
+    arrival = SECONDS * float(given.times_min[bolus_arrival(given.plasma)])
     maker = Maker("dce", inputs, settings, used)
     found = _fit(inputs, settings, concentration, times, given, mask)
     for name in QUANTITIES[settings.model]:
@@ -152,14 +152,16 @@ def _concentrations(
 def _enhancing_mean(signal: Tensor, mask: Tensor) -> Tensor:
     """Mean curve of the tenth of the voxels that enhances most."""
     inside = signal[:, mask]
-    rise = inside.amax(0) - inside[: max(1, len(inside) // 10)].mean(0)
+    # The mean of the second half: a single noisy volume makes no rise.
+    rise = inside[len(inside) // 2 :].mean(0) - inside[: max(1, len(inside) // 10)].mean(0)
     count = max(1, inside.shape[1] // 10)
     return inside[:, torch.topk(torch.nan_to_num(rise), count).indices].double().mean(1).cpu()
 
 
 def _input(
-    inputs: MapInputs, settings: DceSettings, blood: Tensor, times: Tensor, mask: Tensor, used: dict[str, Any]
+    inputs: MapInputs, settings: DceSettings, blood: Tensor, times: Tensor, signal: Tensor, used: dict[str, Any]
 ) -> InputFunction:
+    """The input: arteries are looked for in the whole image, not only where tissue is fitted."""
     minutes = times / SECONDS
     if settings.aif == "file":
         if not settings.aif_file:
@@ -170,11 +172,11 @@ def _input(
         if settings.aif == "mask" and vessel is None:
             raise MapError(f"{inputs.series.name}: aif=mask needs the mask of an artery (--vessel)")
         if vessel is None or settings.aif == "auto":
-            vessel = find_vessel(blood.cpu(), minutes, inside=mask.cpu()).to(blood.device)
+            vessel = find_vessel(blood.cpu(), minutes, inside=foreground(signal, None).cpu()).to(blood.device)
         used["VesselVoxels"] = int(vessel.sum())
         curve = vessel_curve(blood, vessel).cpu()
         return from_blood(minutes, curve, haematocrit=settings.haematocrit, source=f"measured ({settings.aif})")
-    arrival = float(minutes[bolus_arrival(_enhancing_mean(torch.nan_to_num(blood), mask))])
+    arrival = float(minutes[bolus_arrival(_enhancing_mean(signal, foreground(signal, None)))])
     used["BolusArrivalS"] = arrival * SECONDS
     fine = torch.linspace(0, float(minutes[-1]), max(601, int(float(times[-1]) * 2) + 1), dtype=torch.float64)
     return population(settings.aif, fine, arrival_min=arrival, haematocrit=settings.haematocrit)

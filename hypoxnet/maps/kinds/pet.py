@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypoxnet.maps.fitting import MapError
 from hypoxnet.maps.input_functions import InputFunction, find_vessel, read_input, vessel_curve
 from hypoxnet.maps.kinds.base import Extra, MadeMaps, Maker, MapInputs, MapKind, foreground
 from hypoxnet.maps.kinds.relaxation import MASK
-from hypoxnet.maps.pet_kinetics import Frames, fit_kinetics, frame_weights, logan, patlak
+from hypoxnet.maps.pet_kinetics import Frames, choose_model, fit_kinetics, frame_weights, logan, patlak
 from hypoxnet.maps.reference_region import find_muscle, ratio_map, reference_report
 from hypoxnet.maps.series import Series
 from hypoxnet.maps.suv import Body, Injection, SuvKind, suv_factor
@@ -78,7 +79,32 @@ def _make_pet(inputs: MapInputs, settings: PetSettings) -> MadeMaps:
         maker.add(f"{settings.tracer}_{name}", found.values[key], found.errors.get(key))
     if settings.model == "casciari":
         maker.notes.append("K1 is the blood flow of the Casciari model, K3 its reduction rate Ka")
-    return maker.made(found, figures={"InputPeak": float(given.blood.max()), "Input": given.source})
+    figures = {
+        "InputPeak": float(given.blood.max()),
+        "Input": given.source,
+        **_regional(inputs, activity, frames, given),
+    }
+    return maker.made(found, figures=figures)
+
+
+def _regional(inputs: MapInputs, activity: Tensor, frames: Frames, given: InputFunction) -> dict[str, Any]:
+    """Every model on the curve of the tumour, the best first."""
+    tumour = inputs.mask("tumour")
+    if tumour is None or not bool(tumour.any()):
+        return {}
+    curve = torch.nan_to_num(activity[:, tumour]).double().mean(1).cpu()
+    rows = choose_model(curve, frames, given)
+    return {
+        "TumourModels": [
+            {
+                "Model": row.model,
+                "Aic": round(row.aic, 3),
+                "Weight": round(row.share, 4),
+                "Values": {name: round(value, 6) for name, value in row.values.items() if math.isfinite(value)},
+            }
+            for row in rows
+        ]
+    }
 
 
 def _input(
@@ -184,7 +210,11 @@ PET = MapKind(
     PetSettings,
     _make_pet,
     _kinetic_names,
-    (Extra("vessel", "BLOOD", "mask", "an artery or the heart, for input=mask"), MASK),
+    (
+        Extra("vessel", "BLOOD", "mask", "an artery or the heart, for input=mask"),
+        Extra("tumour", "GTVP", "mask", "region whose curve is fitted by every model and compared"),
+        MASK,
+    ),
     "RAW_PET",
     "map pet dynamic.nii.gz --tracer FMISO --model patlak --input file --input-file plasma.csv --output maps",
 )
@@ -194,7 +224,7 @@ SUV = MapKind(
     SuvSettings,
     _make_suv,
     lambda settings: (_suv_name(settings),),
-    (MASK,),
+    (Extra("tumour", "GTVP", "mask", "tumour, whose SUVmax, SUVpeak and SUVmean are reported"), MASK),
     "",
     "map suv pet.nii.gz --tracer FMISO --weight-kg 75 --dose-bq 370e6 --decay-s 9000 --output maps",
 )
