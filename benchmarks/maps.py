@@ -31,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -394,16 +394,20 @@ def closed_forms(voxels: int, device: str) -> dict[str, tuple[int, Callable[[], 
     rate = 0.5 + torch.rand(voxels, generator=generator)
     echoes, b_values = torch.arange(1, 13) * 0.0046, torch.tensor([0.0, 200.0, 400.0, 800.0])
     flips = torch.tensor([2.0, 5.0, 12.0])
-    decay = torch.stack([1000 * torch.exp(-40 * te * rate) for te in echoes]).to(device)
-    diffusion = torch.stack([1000 * torch.exp(-1e-3 * b * rate) for b in b_values]).to(device)
     lost = -torch.expm1(-0.005 / rate)
-    spoiled = torch.stack([1e4 * torch.sin(a) * lost / (1 - torch.cos(a) * (1 - lost)) for a in torch.deg2rad(flips)])
-    spoiled = spoiled.to(device)
     starts = torch.arange(60, dtype=torch.float64)
     frames = Frames(starts, starts + 1)
     times = torch.arange(0, 60.25, 0.25, dtype=torch.float64)
     given = from_blood(times, feng(times), haematocrit=0.0)
-    uptake = torch.stack([rate * (3 + 0.1 * minute) for minute in range(60)]).to(device)
+
+    def noisy(rows: Iterable[Tensor]) -> Tensor:
+        # Without noise the scatter about the line would be 0, and its square root would take another path.
+        return torch.stack([row * (1 + 0.01 * torch.randn(voxels, generator=generator)) for row in rows]).to(device)
+
+    decay = noisy(1000 * torch.exp(-40 * te * rate) for te in echoes)
+    diffusion = noisy(1000 * torch.exp(-1e-3 * b * rate) for b in b_values)
+    spoiled = noisy(1e4 * torch.sin(a) * lost / (1 - torch.cos(a) * (1 - lost)) for a in torch.deg2rad(flips))
+    uptake = noisy(rate * (3 + 0.1 * minute) for minute in range(60))
     return {
         "patlak_last_15_of_60": (uptake.nbytes // 4, lambda: patlak(uptake, frames, given, from_min=45)),
         "patlak_all_60": (uptake.nbytes, lambda: patlak(uptake, frames, given, from_min=0)),

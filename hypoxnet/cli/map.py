@@ -31,6 +31,7 @@ def run_map(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
+    from hypoxnet.errors import HypoxNetError
     from hypoxnet.jobs.maps import MapRequest, describe, make_maps, write_maps
     from hypoxnet.maps.registry import kind_of, known_kinds
 
@@ -40,6 +41,8 @@ def run_map(options: argparse.Namespace) -> int:
         return 0
     kind = kind_of(options.kind)
     chosen = _parser_of(kind).parse_args(options.arguments)
+    if "/" in chosen.prefix or "\\" in chosen.prefix:
+        raise HypoxNetError(f"--prefix is {chosen.prefix!r}, it begins file names; give the folder with --output")
     settings = kind.settings(**{f.name: getattr(chosen, f.name) for f in fields(kind.settings)})
     extras = {e.name: getattr(chosen, f"extra_{e.name}") for e in kind.extras}
     request = MapRequest(

@@ -99,6 +99,8 @@ def _with_uptake(made: MadeMaps, inputs: MapInputs, psf_mm: float) -> MadeMaps:
 def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cpu" and not name.startswith("cuda"):
+        raise MapError(f"there is no device {name!r}; give --device auto, cpu or cuda")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise MapError(f"device={name} was asked for, torch finds no GPU here; give --device cpu")
     return name

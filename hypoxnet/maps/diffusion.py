@@ -30,7 +30,8 @@ def check_b_values(signal: Tensor, b_values: Tensor, *, least: int) -> None:
         raise MapError(f"there are {len(signal)} volumes and {len(b_values)} b-values; give one b-value per volume")
     if len(torch.unique(b_values)) < least:
         raise MapError(f"there are {len(torch.unique(b_values))} different b-values, {least} are needed")
-    if float(b_values.min()) < 0 or float(b_values.max()) < 10:
+    # Written so that nan is refused too.
+    if not (float(b_values.min()) >= 0 and float(b_values.max()) >= 10):
         raise MapError(
             f"b-values of {float(b_values.min()):g} to {float(b_values.max()):g}; none is negative, and they are in "
             "s/mm2 (50 to 3000)"
@@ -81,7 +82,7 @@ def adc_log_linear(
     check_b_values(signal, b_values, least=2)
     scaled = b_values.double() * MILLI
 
-    def work(samples: Tensor, index: Tensor) -> dict[str, Tensor]:
+    def work(samples: Tensor, part: slice) -> dict[str, Tensor]:
         found = log_line(samples, scaled.to(samples.device), weighted=weighted, floor=3.0 * noise_sd)
         return _as_adc(found)
 
@@ -138,7 +139,7 @@ def adc_nonlinear(
 
 
 class IntravoxelIncoherentMotion:
-    """S = S0 (f exp(-b D*) + (1 - f) exp(-b D)), D* = D + an excess, so that the two cannot change places.
+    """S = S0 (f exp(-b D*) + (1 - f) exp(-b D)); D* is at least 3, so that the two hardly change places.
 
     Args:
         b_values: T, s/mm2.
@@ -264,6 +265,8 @@ def ivim(
     )
     known = torch.stack([first.values[name] for name in ("d", "f", "s0")])
     last = fit(PseudoDiffusion(b_values), signal, known=known, mask=mask, progress=progress)
-    values = {"d": first.values["d"], "f": first.values["f"], **last.values, "s0": first.values["s0"]}
+    fitted = torch.isfinite(last.values["d_star"])
+    d, f, s0 = torch.where(fitted, known, math.nan)
+    values = {"d": d, "f": f, **last.values, "s0": s0}
     nothing = {name: torch.full_like(last.residual, math.nan) for name in ("d", "f")}
     return FitResult(values, {**nothing, **last.errors}, last.residual, last.r2, last.status)

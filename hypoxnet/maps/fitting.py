@@ -17,6 +17,9 @@ from hypoxnet.errors import HypoxNetError
 from hypoxnet.maps.blocks import cpu_workers, each_block, voxels_per_block
 from hypoxnet.maps.small_matrices import diagonal, inverse_diagonal, solve
 
+# Fewer voxels are one block: two would pay twice for starting each operation.
+SPLIT_FROM = 20_000
+
 Progress = Callable[[int, int], None]
 
 
@@ -166,7 +169,7 @@ def fit(
     shape = signal.shape[1:]
     _check(model, signal, known, mask, weights)
     flat = signal.reshape(len(signal), -1)
-    given = known.reshape(len(known), -1) if known is not None else flat.new_empty(0, flat.shape[1])
+    given = known.flatten(1) if known is not None else flat.new_empty(0, flat.shape[1])
     out = _Output.empty(len(model.parameters), flat)
     usable, status = usable_voxels(flat, given, mask)
     out.status.copy_(status)
@@ -179,6 +182,8 @@ def fit(
         out.put(index, solved)
 
     size = voxels_per_block(_bytes_per_voxel(model, signal), signal.device, workers=cpu_workers())
+    if signal.device.type == "cpu" and len(chosen) >= SPLIT_FROM:
+        size = min(size, -(-len(chosen) // cpu_workers()))
     each_block(work, chosen, size=size, done=progress)
     names = [parameter.name for parameter in model.parameters]
     return FitResult(

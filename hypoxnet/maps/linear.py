@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypoxnet.maps.blocks import each_block
+from hypoxnet.maps.blocks import each_block, voxels_per_block
 from hypoxnet.maps.fitting import FitResult, MapError, Status
 
-# Voxels per block: a block of a dozen samples stays in the cache of a core between the steps.
-BLOCK = 16384
+# Voxels per block on a CPU. With 16,384 two cores were no faster than one: the interpreter was handed to and fro.
+BLOCK = 131072
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,14 @@ def log_line(signal: Tensor, x: Tensor, *, weighted: bool, floor: float = 0.0) -
             1 / signal^2.
         floor: Noise floor, in the unit of the signal.
     """
-    usable = signal > floor
-    safe = torch.where(usable, signal, 1.0)
-    w = torch.where(usable, safe * safe, 0.0) if weighted else usable.to(signal.dtype)
-    y = torch.log(safe)
+    if bool(signal.amin() > floor):
+        y = torch.log(signal)
+        w = signal * signal if weighted else torch.ones_like(signal)
+    else:
+        usable = signal > floor
+        safe = torch.where(usable, signal, 1.0)
+        w = torch.where(usable, safe * safe, 0.0) if weighted else usable.to(signal.dtype)
+        y = torch.log(safe)
     # Means are taken out first, the same for all voxels: sums of squares about 0 would lose digits in float32.
     centred = (x - x.mean()).to(signal)
     design = torch.stack([torch.ones_like(centred), centred, centred**2])
@@ -84,7 +88,7 @@ def log_line(signal: Tensor, x: Tensor, *, weighted: bool, floor: float = 0.0) -
 
 
 def map_lines(
-    work: Callable[[Tensor, Tensor], dict[str, Tensor]],
+    work: Callable[[Tensor, slice], dict[str, Tensor]],
     signal: Tensor,
     *,
     mask: Tensor | None,
@@ -94,7 +98,7 @@ def map_lines(
     """Apply a closed-form fit to a volume, block by block.
 
     Args:
-        work: Takes T x n samples and the indices of these voxels; gives `names`, and where it knows them `error`
+        work: Takes T x n samples and which of the voxels they are; gives `names`, and where it knows them `error`
             (of the first name), `residual` and `r2`; nan where it has no answer.
         signal: T x voxels of any shape.
         mask: Voxels to fit; all when None.
@@ -117,20 +121,27 @@ def map_lines(
     status = torch.empty(count, dtype=torch.uint8, device=signal.device)
     inside = None if mask is None else mask.reshape(-1).to(device=signal.device, dtype=torch.bool)
 
-    def block(index: Tensor) -> None:
-        part = slice(int(index[0]), int(index[-1]) + 1)
-        results = work(flat[:, part], index)
+    size = BLOCK
+    if signal.device.type != "cpu":
+        size = voxels_per_block(8 * len(signal) * signal.element_size(), signal.device)
+
+    def block(number: Tensor) -> None:
+        part = slice(int(number[0]) * size, min((int(number[0]) + 1) * size, count))
+        results = work(flat[:, part], part)
         good = torch.isfinite(results[names[0]])
         codes = torch.where(good, int(Status.CONVERGED), int(Status.NO_SIGNAL)).to(torch.uint8)
         if inside is not None:
             codes[~inside[part]] = int(Status.OUTSIDE)
             good &= inside[part]
-        nan = flat.new_tensor(float("nan"))
+        whole = bool(good.all())
         for name in kept:
-            out[name][part] = torch.where(good, results[name], nan) if name in results else nan
+            if name not in results:
+                out[name][part] = float("nan")
+            else:
+                out[name][part] = results[name] if whole else torch.where(good, results[name], float("nan"))
         status[part] = codes
 
-    each_block(block, torch.arange(count, device=signal.device), size=BLOCK, done=done)
+    each_block(block, torch.arange(-(-count // size), device=signal.device), size=1, done=done)
     shaped = {name: values.reshape(shape) for name, values in out.items()}
     return FitResult(
         {name: shaped[name] for name in names},

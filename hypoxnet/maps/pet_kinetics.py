@@ -279,6 +279,7 @@ def patlak(
         Patlak et al. 1983, J Cereb Blood Flow Metab 3:1.
     """
     late, plasma, integral = _late(frames, given, from_min)
+    first = int(torch.nonzero(late)[0])  # frames come in order: a slice of them copies nothing
     x = integral / plasma
     shift = float(x.mean())
     weight = _durations(frames, late)
@@ -286,13 +287,13 @@ def patlak(
     rows = torch.stack([weight / plasma, weight * centred / plasma])
     constant = torch.stack([weight.sum(), (weight * centred).sum(), (weight * centred**2).sum()])
 
-    def work(samples: Tensor, index: Tensor) -> dict[str, Tensor]:
-        used = samples[late]
+    def work(samples: Tensor, part: slice) -> dict[str, Tensor]:
+        used = samples[first:]
         wy, wxy = rows.to(used) @ used
         wyy = (weight / plasma**2).to(used)[None] @ (used * used)
         w, wx, wxx = (c.to(used).expand_as(wy) for c in constant)
         found = line(w, wx, wy, wxx, wxy, wyy[0], samples=len(weight))
-        ki = torch.where(used.abs().sum(0) > 0, found.slope, float("nan"))
+        ki = torch.where(wyy[0] > 0, found.slope, float("nan"))
         return {
             "ki": ki,
             "v0": found.intercept - found.slope * shift,
@@ -324,7 +325,7 @@ def logan(
     weight = _durations(frames, late)
     times = torch.cat([torch.zeros(1, dtype=torch.float64), frames.middles_min.double()])
 
-    def work(samples: Tensor, index: Tensor) -> dict[str, Tensor]:
+    def work(samples: Tensor, part: slice) -> dict[str, Tensor]:
         whole = running_integral(times.to(samples), torch.cat([torch.zeros_like(samples[:1]), samples]))[1:]
         used = torch.where(samples[late] > 0, samples[late], float("nan"))
         x, y = integral.to(used)[:, None] / used, whole[late] / used

@@ -68,7 +68,7 @@ def r2star_log_linear(
     _check(signal, echo_times_s, least=2)
     floor = FLOOR_SDS * noise_sd
 
-    def work(samples: Tensor, index: Tensor) -> dict[str, Tensor]:
+    def work(samples: Tensor, part: slice) -> dict[str, Tensor]:
         found = log_line(samples, echo_times_s.to(samples.device), weighted=True, floor=floor)
         r2star = -found.slope
         r2star = torch.where((r2star >= 0) & (r2star <= HIGHEST_PER_S), r2star, float("nan"))
@@ -109,7 +109,7 @@ def r2star_arlo(
             "choose the log-linear or the non-linear fit"
         )
 
-    def work(samples: Tensor, index: Tensor) -> dict[str, Tensor]:
+    def work(samples: Tensor, part: slice) -> dict[str, Tensor]:
         first, middle, last = samples[:-2], samples[1:-1], samples[2:]
         integral = step / 3 * (first + 4 * middle + last)
         change = first - last

@@ -152,9 +152,14 @@ def _sidecars(path: Path, volumes: int) -> list[Mapping[str, Any]]:
             content = json.loads(json_path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise MapError(f"the sidecar {json_path} is no JSON ({error}); mend or remove it") from error
+        if not isinstance(content, dict):
+            raise MapError(f"the sidecar {json_path} holds no keys with values; mend or remove it")
     bval_path = stem.with_name(stem.name + ".bval")
     if bval_path.is_file():
-        content["bval"] = [float(cell) for cell in bval_path.read_text(encoding="utf-8").split()]
+        try:
+            content["bval"] = [float(cell) for cell in bval_path.read_text(encoding="utf-8").split()]
+        except ValueError as error:
+            raise MapError(f"{bval_path} holds what is no number ({error}); mend or remove it") from error
     lists = {key: value for key, value in content.items() if isinstance(value, list) and len(value) == volumes}
     rest = {key: value for key, value in content.items() if key not in lists}
     return [{**rest, **{key: value[i] for key, value in lists.items()}} for i in range(volumes)]

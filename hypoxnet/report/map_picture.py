@@ -28,18 +28,20 @@ def draw_map(made: QuantitativeMap, path: Path) -> None:
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 3, height_ratios=(3, 2))
     values = made.array[np.isfinite(made.array)]
+    shown = _cropped(made.array)
     low, high = _window(values, made.quantity.name)
     spacing = made.grid.spacing_mm
     image = None
     for column, (axis, title) in enumerate(((2, "third axis"), (1, "second axis"), (0, "first axis"))):
         axes = figure.add_subplot(grid[0, column])
-        place = _middle(made.array, axis)
-        plane = np.take(made.array, place, axis=axis).T
+        place = _middle(shown, axis)
+        plane = np.take(shown, place, axis=axis).T
         across, up = (s for i, s in enumerate(spacing) if i != axis)
-        shown = np.ma.masked_invalid(plane)
         colours = "RdBu_r" if made.quantity.name in DIVERGING else "viridis"
-        image = axes.imshow(shown, origin="lower", vmin=low, vmax=high, cmap=colours, aspect=up / across)
-        axes.set_title(f"{title}, slice {place + 1} of {made.array.shape[axis]}", fontsize=9)
+        image = axes.imshow(
+            np.ma.masked_invalid(plane), origin="lower", vmin=low, vmax=high, cmap=colours, aspect=up / across
+        )
+        axes.set_title(f"{title}, slice {place + 1} of {shown.shape[axis]} with values", fontsize=9)
         axes.set_axis_off()
     if image is not None:
         figure.colorbar(image, ax=figure.axes, label=f"{made.quantity.name} [{made.quantity.unit}]", shrink=0.8)
@@ -58,11 +60,24 @@ def draw_map(made: QuantitativeMap, path: Path) -> None:
 def _window(values: NDArray[np.floating], name: str) -> tuple[float, float]:
     if not values.size:
         return 0.0, 1.0
-    low, high = (float(x) for x in np.percentile(values, (1, 99)))
+    # The ends of most maps are voxels of noise that stand on a bound of the fit.
+    low, high = (float(x) for x in np.percentile(values, (2, 96)))
     if name in DIVERGING:
         reach = max(abs(low), abs(high)) or 1.0
         return -reach, reach
     return (low, high) if high > low else (low, low + 1.0)
+
+
+def _cropped(array: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The box that holds every value."""
+    known = np.isfinite(array)
+    if not known.any():
+        return array
+    box = []
+    for axis in range(3):
+        where = np.flatnonzero(known.any(axis=tuple(i for i in range(3) if i != axis)))
+        box.append(slice(int(where[0]), int(where[-1]) + 1))
+    return array[tuple(box)]
 
 
 def _middle(array: NDArray[np.floating], axis: int) -> int:

@@ -6,7 +6,6 @@ from scipy import ndimage
 
 from hypoxnet.errors import CaseError
 from hypoxnet.geometry import Grid
-from hypoxnet.hypoxia import ratios
 from hypoxnet.maps.fitting import MapError
 from hypoxnet.maps.reference_region import find_body, find_muscle, ratio_map, reference_report, reference_value
 
@@ -41,13 +40,13 @@ def neck() -> Neck:
     return Neck()
 
 
-def test_reference_value_is_that_of_the_old_room():
+def test_reference_value_is_the_median_or_the_mean():
     suv = np.random.default_rng(0).gamma(3.0, 0.5, (5, 5, 5))
     region = suv > 1.0
-    for statistic in ("median", "mean"):
-        assert reference_value(suv, region, statistic=statistic) == ratios.reference_value(
-            suv, region, statistic=statistic
-        )
+    assert reference_value(suv, region) == np.median(suv[region])
+    assert reference_value(suv, region, statistic="mean") == suv[region].mean()
+    with pytest.raises(CaseError, match="statistic of a reference region is 'mode'"):
+        reference_value(suv, region, statistic="mode")
 
 
 def test_empty_and_cold_regions_are_refused():
@@ -93,7 +92,7 @@ def test_report_takes_the_statistic_it_is_told():
     suv, region = np.array([[[1.0, 2.0, 6.0]]]), np.ones((1, 1, 3), bool)
     assert reference_report(suv, region, grid).value == 2.0
     assert reference_report(suv, region, grid, statistic="mean").value == 3.0
-    with pytest.raises(MapError, match="'mode' is unknown"):
+    with pytest.raises(CaseError, match="'mode', it must be median or mean"):
         reference_report(suv, region, grid, statistic="mode")
 
 

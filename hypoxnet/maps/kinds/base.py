@@ -171,8 +171,13 @@ def foreground(signal: Tensor, mask: Tensor | None) -> Tensor:
     Args:
         signal: T x K x J x I.
         mask: Taken as it is when given.
+
+    Raises:
+        MapError: The mask has no voxel, or the series is 0 everywhere.
     """
     if mask is not None:
+        if not bool(mask.any()):
+            raise MapError("the mask has no voxel; draw it on this series, or leave it out")
         return mask
     mean = torch.nan_to_num(signal).abs().mean(0)
     if not bool((mean > 0).any()):

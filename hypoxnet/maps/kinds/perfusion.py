@@ -68,6 +68,11 @@ def _make_dce(inputs: MapInputs, settings: DceSettings) -> MadeMaps:
             f"{inputs.series.name}: {inputs.series.files[0].name} has {len(inputs.series)} volumes; perfusion needs a "
             "4D series with five or more"
         )
+    if not 0 <= settings.skip <= len(inputs.series) - 5:
+        raise MapError(
+            f"{inputs.series.name}: skip is {settings.skip}, the series has {len(inputs.series)} volumes; five or more "
+            "must remain"
+        )
     times = times_of(inputs, settings)[settings.skip :]
     signal = inputs.signal()[settings.skip :]
     mask = foreground(signal, inputs.mask())
@@ -136,6 +141,8 @@ def _concentrations(
     b1 = inputs.map("b1")
     flip_rad = math.radians(flip) * (torch.ones_like(signal[0]) if b1 is None else b1)
     count = settings.baseline or bolus_arrival(_enhancing_mean(signal, mask)) + 1
+    if not 0 < count < len(signal):
+        raise MapError(f"{name}: the baseline is {count} of {len(signal)} volumes; give fewer (baseline), 0 finds them")
     used |= {"FlipAngle": flip, "RepetitionTime": tr_s, "BaselineVolumes": count}
     convert = partial(
         signal_to_concentration,
