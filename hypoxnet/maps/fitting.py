@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from threading import Lock
 from typing import Protocol
 
 import torch
@@ -449,6 +450,10 @@ def _damped_step(state: _State, held: Tensor) -> Tensor:
     return solve(curvature, torch.where(held, 0.0, state.gradient))
 
 
+# Torch keeps the level of forward-mode differentiation for the whole process: one block at a time may differentiate.
+FORWARD_MODE = Lock()
+
+
 def forward_jacobian(function: Callable[[Tensor], Tensor], values: Tensor) -> tuple[Tensor, Tensor]:
     """A function of P x N values that is separate in each voxel, and its Jacobian by forward-mode differentiation.
 
@@ -465,9 +470,10 @@ def forward_jacobian(function: Callable[[Tensor], Tensor], values: Tensor) -> tu
         (6.0, [3.0, 2.0])
     """
     rows = []
-    for parameter in range(len(values)):
-        tangent = torch.zeros_like(values)
-        tangent[parameter] = 1.0
-        result, row = torch.func.jvp(function, (values,), (tangent,))  # type: ignore[misc]
-        rows.append(row)
+    with FORWARD_MODE:
+        for parameter in range(len(values)):
+            tangent = torch.zeros_like(values)
+            tangent[parameter] = 1.0
+            result, row = torch.func.jvp(function, (values,), (tangent,))  # type: ignore[misc]
+            rows.append(row)
     return result, torch.stack(rows)

@@ -452,3 +452,15 @@ def test_forward_jacobian_keeps_voxels_apart():
     a, b = values
     assert torch.equal(jacobian[0], torch.stack([2 * a, b, torch.zeros(2).double()]))
     assert torch.equal(jacobian[1], torch.stack([torch.zeros(2).double(), a, torch.cos(b)]))
+
+
+def test_models_without_written_derivatives_fit_several_blocks_at_once(monkeypatch):
+    minutes = torch.arange(0, 3, 3 / 60, dtype=torch.float64)
+    model = TwoCompartmentUptake(Timing(minutes, minutes), parker(minutes - 0.2) / 0.58)
+    truth = torch.tensor([[40.0], [0.1], [0.08]], dtype=torch.float64).repeat(1, 3000)
+    signal = model.evaluate(truth, torch.empty(0, 3000))[0]
+    monkeypatch.setattr(blocks, "CPU_BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "cpu_workers", lambda: 4)
+    found = fit(model, signal)
+    assert torch.allclose(found.values["fp"], truth[0], rtol=1e-4)
+    assert torch.allclose(found.values["ps"], truth[1], rtol=1e-4)
