@@ -29,6 +29,10 @@ class BundleError(HypoxNetError):
     """A bundle is incomplete, was changed, or does not fit the cohort."""
 
 
+class MapError(HypoxNetError):
+    """A raw signal, its timing or its settings cannot give a map."""
+
+
 class ManifestError(HypoxNetError):
     """Everything that is wrong in one manifest, reported at once.
 

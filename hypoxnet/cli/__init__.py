@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hypoxnet import __version__
+from hypoxnet.cli.dicom import add_import
 from hypoxnet.cli.map import add_map
 from hypoxnet.errors import HypoxNetError
 
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(verbs)
     _add_phantom(verbs)
     add_map(verbs)
+    add_import(verbs)
     return parser
 
 
@@ -102,7 +104,3 @@ def _phantom(options: argparse.Namespace) -> int:
 
     print(make_cohort(options.preset, options.output, seed=options.seed, cases=options.cases, progress=True))
     return OK
-
-
-if __name__ == "__main__":
-    sys.exit(main())

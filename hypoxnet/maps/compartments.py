@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypoxnet.errors import MapError
 from hypoxnet.maps.convolution import Convolution, Readout, running_integral
-from hypoxnet.maps.fitting import MapError, Parameter, forward_jacobian
+from hypoxnet.maps.fitting import Parameter, forward_jacobian
 from hypoxnet.maps.small_matrices import solve
 
 

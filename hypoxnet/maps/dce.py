@@ -10,9 +10,10 @@ import math
 import torch
 from torch import Tensor
 
+from hypoxnet.errors import MapError
 from hypoxnet.maps.compartments import CompartmentModel, LinearColumns
 from hypoxnet.maps.convolution import running_integral
-from hypoxnet.maps.fitting import MapError, Parameter
+from hypoxnet.maps.fitting import Parameter
 from hypoxnet.maps.relaxometry import spoiled_signal_to_r1
 
 # Bounds and starts: those of the OSIPI reference fits; volumes keep off 0, where a rate has no meaning.

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from hypoxnet.maps.fitting import FitResult, MapError, Parameter, Progress, fit
+from hypoxnet.errors import MapError
+from hypoxnet.maps.fitting import FitResult, Parameter, Progress, fit
 from hypoxnet.maps.linear import Line, log_line, map_lines
 
 # 1e-3 mm2/s times s/mm2.

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hypoxnet.errors import HypoxNetError
+from hypoxnet.errors import MapError
 from hypoxnet.maps.blocks import cpu_workers, each_block, voxels_per_block
 from hypoxnet.maps.small_matrices import diagonal, inverse_diagonal, solve
 
@@ -22,10 +22,6 @@ from hypoxnet.maps.small_matrices import diagonal, inverse_diagonal, solve
 SPLIT_FROM = 20_000
 
 Progress = Callable[[int, int], None]
-
-
-class MapError(HypoxNetError):
-    """A raw signal, its timing or its settings cannot give a map."""
 
 
 class Status(IntEnum):

@@ -13,7 +13,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from hypoxnet.maps.fitting import MapError
+from hypoxnet.errors import MapError
 
 # nm, oxygenated and deoxygenated haemoglobin, 1/(cm M) of the decadic logarithm, per molecule of four haems.
 # Prahl, Optical absorption of hemoglobin, Oregon Medical Laser Center 1999; compiled from Gratzer and Kollias.

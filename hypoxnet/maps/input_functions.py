@@ -18,9 +18,9 @@ from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import label as connected
 from torch import Tensor
 
+from hypoxnet.errors import MapError
 from hypoxnet.maps.compartments import Timing, shifted
 from hypoxnet.maps.convolution import Convolution
-from hypoxnet.maps.fitting import MapError
 
 SECONDS = 60.0
 # Haematocrit of an adult; the value beside the population curve of Parker et al.

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypoxnet.errors import MapError
 from hypoxnet.maps.blocks import each_block, voxels_per_block
-from hypoxnet.maps.fitting import FitResult, MapError, Status
+from hypoxnet.maps.fitting import FitResult, Status
 
 # Voxels per block on a CPU. With 16,384 two cores were no faster than one: the interpreter was handed to and fro.
 BLOCK = 131072

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from hypoxnet.maps.fitting import MapError
+from hypoxnet.errors import MapError
 
 # Standard deviation of the correlation peak, voxels: wide enough for its neighbours to tell where the top is.
 PEAK_VOXELS = 1.0

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypoxnet.maps.fitting import FitResult, MapError, Parameter, fit
+from hypoxnet.errors import MapError
+from hypoxnet.maps.fitting import FitResult, Parameter, fit
 
 # Rates are in 1/s, lifetimes in microseconds.
 PER_MICROSECOND = 1e-6

@@ -16,7 +16,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from hypoxnet.maps.fitting import MapError
+from hypoxnet.errors import MapError
 from hypoxnet.maps.welch import Sample, welch
 
 AIR, OXYGEN, TRANSITION = "air", "oxygen", "transition"

@@ -14,9 +14,10 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from hypoxnet.errors import MapError
 from hypoxnet.maps.compartments import CompartmentModel, LinearColumns, Timing
 from hypoxnet.maps.convolution import running_integral
-from hypoxnet.maps.fitting import FitResult, MapError, Parameter, Progress, fit
+from hypoxnet.maps.fitting import FitResult, Parameter, Progress, fit
 from hypoxnet.maps.input_functions import InputFunction, timing
 from hypoxnet.maps.linear import line, map_lines
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, distance_transform_edt
 from torch import Tensor
 
-from hypoxnet.maps.fitting import FitResult, MapError, Parameter, Progress, fit
+from hypoxnet.errors import MapError
+from hypoxnet.maps.fitting import FitResult, Parameter, Progress, fit
 from hypoxnet.maps.linear import log_line, map_lines
 
 # A sample below three standard deviations of the noise is noise.

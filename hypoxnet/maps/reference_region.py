@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 
-from hypoxnet.errors import CaseError
+from hypoxnet.errors import CaseError, MapError
 from hypoxnet.geometry import Grid
-from hypoxnet.maps.fitting import MapError
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]

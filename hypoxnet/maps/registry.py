@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
-from hypoxnet.maps.fitting import MapError
+from hypoxnet.errors import MapError
 from hypoxnet.maps.kinds.base import MapKind
 from hypoxnet.maps.kinds.diffusion import ADC, IVIM
 from hypoxnet.maps.kinds.optics import PHOSPHORESCENCE, RATIOMETRIC, SATURATION

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from hypoxnet.maps.fitting import FitOptions, FitResult, MapError, Parameter, Progress, fit
+from hypoxnet.errors import MapError
+from hypoxnet.maps.fitting import FitOptions, FitResult, Parameter, Progress, fit
 from hypoxnet.maps.linear import line, map_lines
 
 MILLISECONDS = 1000.0

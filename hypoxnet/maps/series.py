@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hypoxnet.errors import MapError
 from hypoxnet.geometry import Grid
 from hypoxnet.images import Volume, read_series
-from hypoxnet.maps.fitting import MapError
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hypoxnet.maps.fitting import MapError
+from hypoxnet.errors import MapError
 
 # Seconds. F-18 and C-11: European Pharmacopoeia 5.7 (109.77 and 20.385 min). Ga-68: Kuzmenko 2019, Appl Radiat Isot
 # 152:188 (67.83 min). Cu-64: Bergeron et al. 2018, key comparison BIPM.RI(II)-K4.Cu-64 (12.7004 h).

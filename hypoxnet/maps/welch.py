@@ -12,7 +12,7 @@ import torch
 from scipy.special import stdtr
 from torch import Tensor
 
-from hypoxnet.maps.fitting import MapError
+from hypoxnet.errors import MapError
 
 # A variance of two volumes has one degree of freedom: its t distribution has no mean.
 LEAST_VOLUMES = 3

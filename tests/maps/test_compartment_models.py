@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
+from hypoxnet.errors import MapError
 from hypoxnet.maps.compartments import CompartmentModel, Timing, shifted
 from hypoxnet.maps.convolution import running_integral
 from hypoxnet.maps.dce import (
@@ -16,7 +17,7 @@ from hypoxnet.maps.dce import (
     iauc,
     signal_to_concentration,
 )
-from hypoxnet.maps.fitting import MapError, Status, fit
+from hypoxnet.maps.fitting import Status, fit
 from hypoxnet.maps.input_functions import InputFunction, feng, from_blood, parker, timing
 from hypoxnet.maps.pet_kinetics import (
     PET_MODELS,

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
+from hypoxnet.errors import MapError
 from hypoxnet.maps.diffusion import IntravoxelIncoherentMotion, adc_log_linear, adc_nonlinear, adc_two_point, ivim
-from hypoxnet.maps.fitting import MapError, Status
+from hypoxnet.maps.fitting import Status
 
 IVIM_B = torch.tensor([0, 50, 100, 200, 400, 600, 800, 1000], dtype=torch.float64)
 NOTHING = torch.empty(0, 1, dtype=torch.float64)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.optimize import curve_fit, least_squares
 
+from hypoxnet.errors import MapError
 from hypoxnet.maps import blocks
 from hypoxnet.maps.compartments import CompartmentModel, Timing
 from hypoxnet.maps.dce import (
@@ -18,7 +19,7 @@ from hypoxnet.maps.dce import (
     TwoCompartmentUptake,
 )
 from hypoxnet.maps.diffusion import IntravoxelIncoherentMotion, MonoExponential, PseudoDiffusion
-from hypoxnet.maps.fitting import FitOptions, MapError, Parameter, Status, fit, forward_jacobian
+from hypoxnet.maps.fitting import FitOptions, Parameter, Status, fit, forward_jacobian
 from hypoxnet.maps.input_functions import feng, from_blood, parker, timing
 from hypoxnet.maps.optical import PhosphorescenceDecay
 from hypoxnet.maps.pet_kinetics import (

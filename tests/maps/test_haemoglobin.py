@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.optimize import nnls
 
-from hypoxnet.maps.fitting import MapError
+from hypoxnet.errors import MapError
 from hypoxnet.maps.haemoglobin import (
     EXTINCTION,
     absorption_per_cm,

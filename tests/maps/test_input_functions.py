@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hypoxnet.maps.fitting import MapError
+from hypoxnet.errors import MapError
 from hypoxnet.maps.input_functions import (
     InputFunction,
     feng,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from hypoxnet.cli import main
+from hypoxnet.errors import MapError
 from hypoxnet.maps import registry
 from hypoxnet.maps.config import AdcSettings
-from hypoxnet.maps.fitting import MapError
 from hypoxnet.maps.kinds.base import MadeMaps, Maker, MapKind
 from hypoxnet.maps.registry import KINDS, kind_of, known_kinds
 

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from hypoxnet.maps.fitting import MapError, Status
+from hypoxnet.errors import MapError
+from hypoxnet.maps.fitting import Status
 from hypoxnet.maps.optical import (
     OXYPHOR_R2,
     PROBES,

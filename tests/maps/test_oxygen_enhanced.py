@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from hypoxnet.maps.fitting import MapError
+from hypoxnet.errors import MapError
 from hypoxnet.maps.motion import displacement_voxels, moved_volumes
 from hypoxnet.maps.oxygen_enhanced import (
     DynamicChange,

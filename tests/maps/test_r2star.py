@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hypoxnet.maps.fitting import MapError, Status
+from hypoxnet.errors import MapError
+from hypoxnet.maps.fitting import Status
 from hypoxnet.maps.r2star import (
     check_echo_times,
     delta_r2star,

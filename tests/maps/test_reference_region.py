@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from hypoxnet.errors import CaseError
+from hypoxnet.errors import CaseError, MapError
 from hypoxnet.geometry import Grid
-from hypoxnet.maps.fitting import MapError
 from hypoxnet.maps.reference_region import find_body, find_muscle, ratio_map, reference_report, reference_value
 
 

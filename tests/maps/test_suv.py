@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate
 
-from hypoxnet.maps.fitting import MapError
+from hypoxnet.errors import MapError
 from hypoxnet.maps.suv import (
     HALF_LIFE_S,
     Body,

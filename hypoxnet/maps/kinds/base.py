@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hypoxnet.errors import MapError
 from hypoxnet.files import finite
-from hypoxnet.maps.fitting import FitResult, MapError, Progress, Status
+from hypoxnet.maps.fitting import FitResult, Progress, Status
 from hypoxnet.maps.quantitative import QuantitativeMap
 from hypoxnet.maps.series import Series, from_tensor, to_tensor
 from hypoxnet.quantities import quantity

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from hypoxnet.errors import MapError
 from hypoxnet.maps.config import PhosphorescenceSettings, RatiometricSettings, SaturationSettings
-from hypoxnet.maps.fitting import FitResult, MapError
+from hypoxnet.maps.fitting import FitResult
 from hypoxnet.maps.haemoglobin import unmix
 from hypoxnet.maps.kinds.base import Extra, MadeMaps, Maker, MapInputs, MapKind, foreground
 from hypoxnet.maps.kinds.relaxation import MASK

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypoxnet.errors import MapError
 from hypoxnet.maps.config import OxygenSettings
-from hypoxnet.maps.fitting import MapError
 from hypoxnet.maps.kinds.base import Extra, MadeMaps, Maker, MapInputs, MapKind, foreground
 from hypoxnet.maps.kinds.relaxation import B1, MASK, TR_KEYS
 from hypoxnet.maps.motion import displacement_voxels, moved_volumes

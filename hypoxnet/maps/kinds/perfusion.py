@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypoxnet.errors import MapError
 from hypoxnet.maps.config import DceSettings
 from hypoxnet.maps.dce import DCE_MODELS, DELAY, bolus_arrival, iauc, signal_to_concentration
-from hypoxnet.maps.fitting import MapError, fit
+from hypoxnet.maps.fitting import fit
 from hypoxnet.maps.input_functions import (
     InputFunction,
     find_vessel,

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypoxnet.errors import MapError
 from hypoxnet.maps.config import PetSettings, RatioSettings, SuvSettings
-from hypoxnet.maps.fitting import MapError
 from hypoxnet.maps.input_functions import InputFunction, find_vessel, read_input, vessel_curve
 from hypoxnet.maps.kinds.base import Extra, MadeMaps, Maker, MapInputs, MapKind, foreground
 from hypoxnet.maps.kinds.relaxation import MASK

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypoxnet.errors import MapError
 from hypoxnet.maps.config import InversionSettings, R2StarSettings, VfaSettings
-from hypoxnet.maps.fitting import FitResult, MapError
+from hypoxnet.maps.fitting import FitResult
 from hypoxnet.maps.kinds.base import Extra, MadeMaps, Maker, MapInputs, MapKind, foreground
 from hypoxnet.maps.r2star import near_air, r2star_arlo, r2star_log_linear, r2star_nonlinear
 from hypoxnet.maps.relaxometry import (

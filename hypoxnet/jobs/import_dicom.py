@@ -1,0 +1,285 @@
+"""The import job: a tree of DICOM in; NIfTI with sidecars, masks, and a manifest out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from hypoxnet.dicom.channels import Channel, read_channel_series
+from hypoxnet.dicom.errors import DicomError
+from hypoxnet.dicom.index import Index, index_folder
+from hypoxnet.dicom.pseudonyms import pseudonym, scrub
+from hypoxnet.dicom.rules import Assignment, Rules
+from hypoxnet.dicom.suv import PatientTable
+from hypoxnet.dicom.visits import Contoured, Visit, by_patient, masks_of, visits_of
+from hypoxnet.errors import HypoxNetError
+from hypoxnet.files import finite, replacing, replacing_folder, write_json, write_text
+from hypoxnet.geometry import Grid
+from hypoxnet.jobs.one_space import Space, into_one_space
+from hypoxnet.quantities import MASKS, QUANTITIES, RAW_SERIES
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.csv"
+# Whose grid is the patient's: hypoxia PET before other PET before the rest.
+FIRST = ("FMISO_SUV", "FAZA_SUV", "HX4_SUV", "EF5_SUV", "FDG_SUV", "CT_HU")
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRequest:
+    """What is to be imported and how.
+
+    Args:
+        folder: Root of the DICOM tree, or a zip archive.
+        output: Folder of the cohort.
+        rules: Which series becomes which channel.
+        key: Of the pseudonyms; None keeps identifiers.
+        patients: What the user says of patients, by patient id.
+        register: Register channels of another frame of reference; else they are left out.
+        allow_burned_in: Take images with text burned in.
+        jobs: Processes that read headers; 0 is one per core.
+    """
+
+    folder: Path
+    output: Path
+    rules: Rules
+    key: bytes | None
+    patients: Mapping[str, PatientTable] = field(default_factory=dict)
+    register: bool = True
+    allow_burned_in: bool = False
+    jobs: int = 0
+
+    def name(self, patient: str) -> str:
+        """What a patient is called in the cohort."""
+        if self.key is not None:
+            return pseudonym(patient, self.key)
+        return re.sub(r"[^\w.-]+", "_", patient).strip("._") or "unnamed"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRun:
+    """What became of a tree.
+
+    Args:
+        manifest: The cohort's table; None when no visit could be imported.
+        rows: One per visit that was imported.
+        failed: Case to the reason in one sentence.
+        notes: What a reader should know, one sentence each, beginning with the case.
+        index: What lies in the tree.
+    """
+
+    manifest: Path | None
+    rows: tuple[Mapping[str, str], ...]
+    failed: Mapping[str, str]
+    notes: tuple[str, ...]
+    index: Index
+
+
+def plan_import(index: Index, request: ImportRequest) -> list[tuple[str, ...]]:
+    """The dry run: patient, visit, series, files, what it becomes, and why."""
+    rows: list[tuple[str, ...]] = []
+    for patient, series in by_patient(index.series).items():
+        for visit in visits_of(series):
+            assignment = request.rules.assign(visit.series)
+            becomes = {m.series.series_uid: (m.channel, m.why) for m in assignment.matches}
+            for entry in visit.series:
+                channel, why = becomes.get(entry.series_uid, ("", ""))
+                if entry.modality in {"RTSTRUCT", "SEG"}:
+                    regions = [name for header in entry.headers for name in header.roi_names]
+                    named = {name: request.rules.mask_of(name) for name in regions}
+                    channel = ", ".join(f"{mask} from {name!r}" for name, mask in named.items() if mask)
+                    why = f"{len(regions)} regions"
+                rows.append(
+                    (
+                        request.name(patient),
+                        visit.name,
+                        entry.modality,
+                        entry.description,
+                        str(entry.files),
+                        channel,
+                        why,
+                    )
+                )
+    return rows
+
+
+def import_folder(request: ImportRequest, *, progress: Progress | None = None) -> ImportRun:
+    """Import every visit that can be; one that cannot is a reason, and the others are done.
+
+    The manifest is rewritten after each visit: an interrupt loses nothing that was finished.
+
+    Raises:
+        DicomError: The folder does not exist, or holds no DICOM.
+    """
+    tell = progress or (lambda _what, _done, _all: None)
+    index = index_folder(request.folder, jobs=request.jobs, progress=lambda done, total: tell("headers", done, total))
+    if not index.series:
+        raise DicomError(
+            f"{request.folder}: none of its {index.files} files is a DICOM image or contour; name their folder"
+        )
+    rows: list[dict[str, str]] = []
+    failed: dict[str, str] = {}
+    notes = [*index.notes]
+    visits = [(patient, visit) for patient, series in by_patient(index.series).items() for visit in visits_of(series)]
+    manifest = None
+    for number, (patient, visit) in enumerate(visits):
+        case = request.name(patient) + ("" if visit.name == "baseline" else f"_{visit.name}")
+        try:
+            row, said = _import_visit(patient, visit, request)
+            rows.append(row)
+            notes += [f"{case}: {text}" for text in said]
+            manifest = _write_manifest(request.output, rows)
+        except HypoxNetError as error:
+            failed[case] = str(error)
+            log.error("%s: %s", case, error)
+        tell("visits", number + 1, len(visits))
+    return ImportRun(manifest, tuple(rows), failed, tuple(notes), index)
+
+
+def _import_visit(patient: str, visit: Visit, request: ImportRequest) -> tuple[dict[str, str], list[str]]:
+    """Read, bring into one space and write one visit; returns its row and what is to be said of it."""
+    assignment = request.rules.assign(visit.series)
+    notes = [str(conflict) for conflict in assignment.conflicts]
+    channels = _channels(assignment, request, patient, notes)
+    if not channels:
+        kinds = ", ".join(sorted({f"{s.modality} {s.description!r}" for s in visit.series}))
+        reason = f": {notes[-1]}" if notes else ""
+        raise DicomError(
+            f"no series of {len(visit.series)} becomes a channel ({kinds}){reason}; see --dry-run and the rules"
+        )
+    reference = _reference(channels)
+    masks, regions, said = masks_of(visit.series, channels, request.rules, reference=reference)
+    space = into_one_space(channels, masks, regions=regions, reference=reference, register=request.register)
+    notes += [*said, *space.notes]
+    folder = request.output / request.name(patient) / visit.name
+    with replacing_folder(folder) as temporary:
+        files = _write_visit(space, temporary, request)
+    relative = folder.relative_to(request.output)
+    row = {"case_id": request.name(patient), "visit": visit.name}
+    return row | {name: str(relative / file) for name, file in files.items()}, notes
+
+
+def _channels(assignment: Assignment, request: ImportRequest, patient: str, notes: list[str]) -> list[Channel]:
+    """The channels of a visit; one that cannot be read is a note, the reason of the visit when none can."""
+    out: list[Channel] = []
+    taken: dict[str, str] = {}
+    for match in sorted(assignment.matches, key=lambda m: (m.channel, m.series.first.study_date)):
+        if match.channel in taken:
+            notes.append(
+                f"{match.channel}: {match.series.description!r} of a later study of the visit is left out, "
+                f"{taken[match.channel]!r} is taken"
+            )
+            continue
+        try:
+            channel = read_channel_series(
+                match, patient=request.patients.get(patient), allow_burned_in=request.allow_burned_in
+            )
+        except HypoxNetError as error:
+            notes.append(f"{match.channel} is left out: {error}")
+            continue
+        taken[match.channel] = match.series.description
+        out.append(channel)
+    return out
+
+
+def _reference(channels: Sequence[Channel]) -> Channel:
+    by_name = {channel.name: channel for channel in channels}
+    return next((by_name[name] for name in FIRST if name in by_name), channels[0])
+
+
+def _write_visit(space: Space, folder: Path, request: ImportRequest) -> dict[str, str]:
+    """Write channels, masks and transforms; returns column to file name."""
+    files: dict[str, str] = {}
+    for channel in space.channels:
+        files[channel.name] = f"{channel.name}.nii.gz"
+        _write_nifti(folder / files[channel.name], channel.array, channel.grid)
+        sidecar = dict(channel.sidecar)
+        write_json(folder / f"{channel.name}.json", finite(_kept(sidecar, request)))
+    for contoured in space.masks:
+        files[contoured.name] = f"{contoured.name}.nii.gz"
+        _write_nifti(folder / files[contoured.name], contoured.mask.astype(np.uint8), contoured.grid)
+        write_json(folder / f"{contoured.name}.json", _mask_sidecar(contoured, request))
+    for name, registration in space.transforms.items():
+        write_json(folder / "transforms" / f"{name}.json", registration.describe())
+    for name, draw in space.pictures.items():
+        (folder / "transforms").mkdir(exist_ok=True)
+        draw(folder / "transforms" / f"{name}.png")
+    return files
+
+
+# What the import itself says; the rest of a sidecar comes from the header and is scrubbed.
+OURS = {
+    *("Quantity", "Units", "ChosenBy", "SuvSteps", "Suv", "Notes", "ScaledBy", "bval", "Registration"),
+    *("VolumeTiming", "FrameTimesStart", "FrameDuration", "EchoTime", "FlipAngle", "InversionTime", "RepetitionTime"),
+}
+
+
+def _kept(sidecar: Mapping[str, Any], request: ImportRequest) -> dict[str, Any]:
+    if request.key is None:
+        return dict(sidecar)
+    ours = {name: value for name, value in sidecar.items() if name in OURS}
+    return scrub({n: v for n, v in sidecar.items() if n not in OURS}, key=request.key) | ours
+
+
+def _mask_sidecar(contoured: Contoured, request: ImportRequest) -> dict[str, Any]:
+    source = contoured.source if request.key is None else contoured.source[1:]
+    return {"Mask": contoured.name, "Meaning": MASKS[contoured.name], "Source": list(source)}
+
+
+def _write_nifti(path: Path, array: np.ndarray[Any, Any], grid: Grid) -> None:
+    image = nib.Nifti1Image(array, grid.matrix)
+    image.set_sform(grid.matrix, code=1)
+    image.set_qform(grid.matrix, code=1)
+    image.header.set_xyzt_units("mm", "sec")
+    with replacing(path) as temporary:
+        nib.save(image, temporary)
+
+
+def _write_manifest(output: Path, rows: Iterable[Mapping[str, str]]) -> Path:
+    """The table of the cohort; rows of an earlier import of other patients stay."""
+    path = output / MANIFEST
+    merged: dict[tuple[str, str], Mapping[str, str]] = {}
+    if path.is_file():
+        for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
+            merged[row["case_id"], row["visit"]] = {k: v for k, v in row.items() if v}
+    merged |= {(row["case_id"], row["visit"]): row for row in rows}
+    present = {name for row in merged.values() for name in row}
+    order = ["case_id", "visit", *(n for n in (*QUANTITIES, *RAW_SERIES, *MASKS) if n in present)]
+    order += sorted(present - set(order))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, order, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(merged.values())
+    write_text(path, text.getvalue())
+    return path
+
+
+def read_patient_table(path: Path) -> dict[str, PatientTable]:
+    """What the headers lack: a CSV with `patient_id` and `weight_kg`, `height_cm`, `sex`.
+
+    Raises:
+        DicomError: The file or a column is missing, or a cell is no number.
+    """
+    if not path.is_file():
+        raise DicomError(f"{path} does not exist; give a CSV with patient_id, weight_kg, height_cm, sex")
+    out: dict[str, PatientTable] = {}
+    for number, row in enumerate(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()), start=2):
+        if "patient_id" not in row:
+            raise DicomError(f"{path}: there is no column patient_id (there are {', '.join(row)}); add it")
+        try:
+            weight, height = (float(row[name]) if row.get(name) else None for name in ("weight_kg", "height_cm"))
+        except ValueError as error:
+            raise DicomError(f"{path}: line {number}: {error}; give numbers in kg and cm") from error
+        out[row["patient_id"].strip()] = PatientTable(weight, height, (row.get("sex") or "").strip() or None)
+    return out
