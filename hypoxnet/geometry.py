@@ -90,6 +90,23 @@ class Grid:
             return f"{' x '.join(map(str, self.shape))} at {spacing[0]:.2f} mm"
         return f"{' x '.join(map(str, self.shape))} at {' x '.join(f'{s:.2f}' for s in spacing)} mm"
 
+    def described_beside(self, other: Grid) -> tuple[str, str]:
+        """Both in words that differ: with the place of the first voxel, or the largest distance, where sizes agree.
+
+        Example:
+            >>> one = Grid.from_affine((8, 8, 8), np.eye(4))
+            >>> moved = np.eye(4)
+            >>> moved[0, 3] = 7.0
+            >>> one.described_beside(Grid.from_affine((8, 8, 8), moved))[1]
+            '8 x 8 x 8 at 1.00 mm, first voxel at (7.0, 0.0, 0.0) mm, corners up to 7.00 mm away'
+        """
+        if self.describe() != other.describe():
+            return self.describe(), other.describe()
+        far = float(np.abs(self.corners_mm() - other.corners_mm()).max())
+        places = [", ".join(f"{row[3]:.1f}" for row in grid.affine[:3]) for grid in (self, other)]
+        one, two = (f"{self.describe()}, first voxel at ({place}) mm" for place in places)
+        return one, f"{two}, corners up to {far:.2f} mm away"
+
     def __repr__(self) -> str:
         return f"Grid({self.describe()})"
 

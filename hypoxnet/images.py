@@ -154,7 +154,7 @@ def _open(path: Path, case: str) -> Any:
     try:
         return nib.load(path)
     except FileNotFoundError as error:
-        raise CaseError(f"{case}: {path} does not exist; mend the path in the manifest") from error
+        raise CaseError(f"{case}: {path} does not exist; mend the path") from error
     except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
         raise CaseError(f"{case}: {path} cannot be read as an image ({error}); give a NIfTI file") from error
 

@@ -102,7 +102,8 @@ def _pet() -> list[Quantity]:
             Quantity(f"{tracer}_{n}", f"{full_name}: {meaning}", unit, Modality.MAP, lo, hi, why)
             for n, meaning, unit, lo, hi, why in _KINETICS
         ]
-    return rows
+    other = "another tracer: any uptake of a calibrated scan"
+    return [*rows, Quantity("PET_SUV", "uptake of another tracer", "g/ml", Modality.PET, 0.0, 200.0, other)]
 
 
 _KINETICS = [

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hypoxnet import __version__
-from hypoxnet.cli.dicom import add_import
+from hypoxnet.cli.dicom import add_import, add_to_dicom
 from hypoxnet.cli.map import add_map
 from hypoxnet.errors import HypoxNetError
 
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_phantom(verbs)
     add_map(verbs)
     add_import(verbs)
+    add_to_dicom(verbs)
     return parser
 
 

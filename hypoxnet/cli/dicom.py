@@ -1,4 +1,4 @@
-"""`hypoxnet import`: DICOM to a cohort."""
+"""`hypoxnet import`: DICOM to a cohort; `hypoxnet to-dicom`: masks and maps back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 OK, WRONG_INPUT = 0, 2
-KEY = Path("~/.config/hypoxnet/pseudonyms.key")
 
 
 def add_import(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,7 +28,7 @@ def add_import(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--patients", type=Path, help="CSV with patient_id, weight_kg, height_cm, sex for what is missing"
     )
-    parser.add_argument("--key", type=Path, default=KEY, help=f"key of the pseudonyms, made when absent [{KEY}]")
+    parser.add_argument("--key", type=Path, help="key of the pseudonyms, made when absent [~/.config/hypoxnet/...]")
     parser.add_argument("--keep-identifiers", action="store_true", help="keep patient ids, dates and descriptions")
     parser.add_argument("--no-register", action="store_true", help="leave out what lies in another frame of reference")
     parser.add_argument("--allow-burned-in", action="store_true", help="take images with text burned into the pixels")
@@ -44,7 +43,7 @@ def run_import(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     from hypoxnet.dicom.index import index_folder
-    from hypoxnet.dicom.pseudonyms import read_or_make_key
+    from hypoxnet.dicom.pseudonyms import default_key_path, read_or_make_key
     from hypoxnet.dicom.rules import default_rules, default_rules_text, read_rules
     from hypoxnet.jobs.import_dicom import ImportRequest, import_folder, plan_import, read_patient_table
 
@@ -52,7 +51,8 @@ def run_import(options: argparse.Namespace) -> int:
         print(options.rules.read_text(encoding="utf-8") if options.rules else default_rules_text(), end="")
         return OK
     rules = read_rules(options.rules) if options.rules else default_rules()
-    key = None if options.keep_identifiers else read_or_make_key(options.key.expanduser(), cohort=options.output)
+    path = options.key.expanduser() if options.key else default_key_path()
+    key = None if options.keep_identifiers else read_or_make_key(path, cohort=options.output)
     patients = read_patient_table(options.patients) if options.patients else {}
     request = ImportRequest(
         options.folder,
@@ -92,3 +92,46 @@ def run_import(options: argparse.Namespace) -> int:
     if done.manifest is not None:
         print(done.manifest)
     return WRONG_INPUT if done.failed or index.faults or done.manifest is None else OK
+
+
+def add_to_dicom(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    parser = verbs.add_parser(
+        "to-dicom",
+        help="write masks and maps as DICOM, with references to the original series",
+        description="Masks become a segmentation (SEG) and a structure set (RTSTRUCT), maps become parametric maps.",
+        epilog="example: hypoxnet to-dicom --mask HYPOXIA=hsv.nii.gz --source /data/pet --output dicom",
+    )
+    parser.add_argument("--mask", action="append", default=[], metavar="NAME=NIFTI", help="a region; may be repeated")
+    parser.add_argument("--map", action="append", default=[], metavar="QUANTITY=NIFTI", help="a map; may be repeated")
+    parser.add_argument("--source", type=Path, required=True, help="folder of the original series")
+    parser.add_argument("--output", type=Path, required=True, help="folder")
+    parser.add_argument("--format", nargs="+", default=["seg", "rtstruct"], help="seg, rtstruct (default both)")
+    parser.set_defaults(run=run_to_dicom)
+
+
+def run_to_dicom(options: argparse.Namespace) -> int:
+    """Write the objects."""
+    from hypoxnet.dicom.errors import DicomError
+    from hypoxnet.jobs.export_dicom import write_nifti_as_dicom
+
+    named: dict[str, dict[str, Path]] = {"mask": {}, "map": {}}
+    for kind, found in named.items():
+        for text in getattr(options, kind):
+            name, equals, path = text.partition("=")
+            if not equals:
+                raise DicomError(f"--{kind} is {text!r}, it must be NAME=FILE")
+            found[name] = Path(path)
+    if not named["mask"] and not named["map"]:
+        raise DicomError("there is nothing to write; give --mask NAME=FILE or --map QUANTITY=FILE")
+    source = sorted(path for path in options.source.rglob("*") if path.is_file()) if options.source.is_dir() else []
+    if not source:
+        raise DicomError(f"--source {options.source} holds no file; give the folder of the original series")
+    written, notes = write_nifti_as_dicom(
+        named["mask"], source, options.output, formats=options.format, maps=named["map"]
+    )
+    for note in notes:
+        print(note, file=sys.stderr)
+    for path in written:
+        print(path)
+    return OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import types
 import typing
 from dataclasses import fields
 from pathlib import Path
@@ -43,6 +44,8 @@ def run_map(options: argparse.Namespace) -> int:
     chosen = _parser_of(kind).parse_args(options.arguments)
     if "/" in chosen.prefix or "\\" in chosen.prefix:
         raise HypoxNetError(f"--prefix is {chosen.prefix!r}, it begins file names; give the folder with --output")
+    if chosen.output.exists() and not chosen.output.is_dir():
+        raise HypoxNetError(f"--output {chosen.output} is a file; give a folder")
     settings = kind.settings(**{f.name: getattr(chosen, f.name) for f in fields(kind.settings)})
     extras = {e.name: getattr(chosen, f"extra_{e.name}") for e in kind.extras}
     request = MapRequest(
@@ -84,15 +87,17 @@ def _parser_of(kind: MapKind) -> argparse.ArgumentParser:
     for extra in kind.extras:
         flag = f"--{extra.name}-{extra.what}" if extra.name in taken else f"--{extra.name}"
         parser.add_argument(flag, type=Path, dest=f"extra_{extra.name}", metavar="NIFTI", help=extra.meaning)
-    types = typing.get_type_hints(kind.settings)
+    hints = typing.get_type_hints(kind.settings)
     for item in fields(kind.settings):
         words = f"{meanings[item.name].meaning} [{meanings[item.name].default}]".replace("%", "%%")
-        _add_setting(parser, item.name, types[item.name], getattr(settings, item.name), words)
+        _add_setting(parser, item.name, hints[item.name], getattr(settings, item.name), words)
     return parser
 
 
 def _add_setting(parser: argparse.ArgumentParser, name: str, kind: Any, default: Any, words: str) -> None:
     flag = "--" + name.replace("_", "-")
+    if typing.get_origin(kind) in {typing.Union, types.UnionType}:
+        kind = next(part for part in typing.get_args(kind) if part is not type(None))
     if kind is bool:
         parser.add_argument(flag, default=default, action=argparse.BooleanOptionalAction, help=words)
     elif typing.get_origin(kind) is list:

@@ -18,10 +18,12 @@ from hypoxnet.dicom.clock import combined, moment, same_day
 from hypoxnet.dicom.errors import DicomError
 from hypoxnet.dicom.headers import Header
 from hypoxnet.dicom.pseudonyms import refuse_burned_in
+from hypoxnet.dicom.reading import dicom_failures
 from hypoxnet.dicom.rules import Match
 from hypoxnet.dicom.stacks import Stack as IndexedStack
 from hypoxnet.dicom.suv import PatientTable, SuvDecision, decide_suv
 from hypoxnet.dicom.volumes import Stack, read_stack
+from hypoxnet.errors import HypoxNetError
 from hypoxnet.geometry import Grid
 from hypoxnet.quantities import QUANTITIES
 
@@ -63,10 +65,19 @@ def read_channel_series(match: Match, *, patient: PatientTable | None = None, al
     """
     series = match.series
     refuse_burned_in(series.first, allowed=allow_burned_in)
+    # Headers are converted where they are first looked at, which may be anywhere below.
+    with dicom_failures(str(series.first.place), f"make {match.channel} of its series"):
+        try:
+            return _of(match, patient)
+        except HypoxNetError as error:
+            raise DicomError(str(error)) from error
+
+
+def _of(match: Match, patient: PatientTable | None) -> Channel:
     if match.channel.endswith("_SUV"):
         return _suv(match, patient)
     if match.channel in QUANTITIES:
-        stack = _read(series.stacks[0], match)
+        stack = _read(match.series.stacks[0], match)
         array = stack.array if match.scale == 1 else (stack.array * match.scale).astype(np.float32)
         return _channel(match, array, stack, {"ScaledBy": match.scale} if match.scale != 1 else {})
     return _raw(match)

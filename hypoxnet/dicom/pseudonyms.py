@@ -55,6 +55,11 @@ UIDS = frozenset(
 )
 
 
+def default_key_path() -> Path:
+    """Where the key lies unless told otherwise: `~/.config/hypoxnet/pseudonyms.key`, or below `$XDG_CONFIG_HOME`."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "hypoxnet" / "pseudonyms.key"
+
+
 def read_or_make_key(path: Path, *, cohort: Path | None = None) -> bytes:
     """The key of the pseudonyms, made at its first use, readable by its owner only.
 

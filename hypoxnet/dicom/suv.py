@@ -7,6 +7,7 @@ each step. Voxel values are those after the rescale slope and intercept of each 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from pydicom.dataset import Dataset
 
 from hypoxnet.dicom.clock import combined, moment, same_day
 from hypoxnet.dicom.errors import DicomError
+from hypoxnet.dicom.reading import dicom_failures
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.maps.suv import (
     HALF_LIFE_S,
@@ -35,7 +37,7 @@ SMALLEST_DOSE_BQ = 1e5
 MEGA = 1e6
 # Taller than 3 means cm: nobody is 3 m tall, and nobody 3 cm.
 METRES_BELOW = 3.0
-# By the element that begins the meaning of the nuclide's code, `^18^Fluorine` or `F-18`.
+# By the element in the meaning of the nuclide's code, `^18^Fluorine` or `F-18`.
 NUCLIDES = {"F": "F-18", "FLUORINE": "F-18", "GA": "Ga-68", "GALLIUM": "Ga-68", "CU": "Cu-64", "COPPER": "Cu-64"}
 PHILIPS_SUV, PHILIPS_ACTIVITY = (0x7053, 0x1000), (0x7053, 0x1009)
 GE_SCAN_TIME, GE_INJECTION_TIME = (0x0009, 0x100D), (0x0009, 0x103B)
@@ -81,12 +83,11 @@ def decide_suv(slices: Sequence[Dataset], *, given: PatientTable | None = None) 
     Raises:
         DicomError: Dose, time, weight or unit is missing or cannot be; the sentence says which and what to give.
     """
-    try:
-        return _Decision(slices, given or PatientTable()).decide()
-    except DicomError:
-        raise
-    except HypoxNetError as error:
-        raise DicomError(str(error)) from error
+    with dicom_failures("the PET series", "compute its SUV"):
+        try:
+            return _Decision(slices, given or PatientTable()).decide()
+        except HypoxNetError as error:
+            raise DicomError(str(error)) from error
 
 
 class _Decision:
@@ -104,6 +105,7 @@ class _Decision:
         unit = _one(self.slices, "Units")
         match unit:
             case "GML" | "CM2ML":
+                self._check_corrections()
                 factors = [self._from_suv(unit)] * len(self.slices)
             case "BQML":
                 self._check_corrections()
@@ -135,6 +137,7 @@ class _Decision:
 
     def _from_counts(self) -> list[float]:
         """Philips: a factor to SUV, or one to Bq/ml."""
+        self._check_corrections()
         scale = [_number(s.get(PHILIPS_SUV)) for s in self.slices]
         if all(scale):
             self._note(f"Units is CNTS: voxels times the private SUV factor (7053,1000) {scale[0]:g}")
@@ -148,7 +151,6 @@ class _Decision:
             )
         self._note(f"Units is CNTS: voxels times the private factor (7053,1009) {activity[0]:g} give Bq/ml")
         self.values["PhilipsActivityFactor"] = activity[0]
-        self._check_corrections()
         return self._from_activity([float(value) for value in activity if value])
 
     def _from_suv(self, unit: str) -> float:
@@ -180,6 +182,11 @@ class _Decision:
         if kind not in formulas:
             raise DicomError(f"SUV Type (0054,1006) is {kind}; known are BW, BSA, {', '.join(formulas)}")
         mass = formulas[kind]()
+        if mass <= 0:
+            raise DicomError(
+                f"SUV Type (0054,1006) is {kind}, whose formula gives {mass:.1f} kg for {weight:g} kg and {height:g} cm "
+                "and is out of its range; reconstruct in BQML"
+            )
         return mass, f"{mass:.2f} kg"
 
     def _from_activity(self, to_bq_per_ml: Sequence[float]) -> list[float]:
@@ -209,6 +216,12 @@ class _Decision:
             raise DicomError(
                 f"the scan is {max(delays):.0f} s after the injection, more than ten half-lives of {half_life:g} s; "
                 "check both times"
+            )
+        if min(delays) < 0:
+            # Dates apart were brought together for the first slice: another one lies on another day than it.
+            raise DicomError(
+                f"a slice is given for {-min(delays):.0f} s before the injection, another one for {max(delays):.0f} s "
+                "after it; check the dates of acquisition"
             )
         self._note(f"the dose is decayed by {delays[0]:.3f} s with a half-life of {half_life:g} s")
         return [dose * decay_factor(delay, half_life) for delay in delays]
@@ -304,8 +317,7 @@ class _Decision:
         half_life = _number(item.get("RadionuclideHalfLife"))
         codes = item.get("RadionuclideCodeSequence") or []
         meaning = str(codes[0].get("CodeMeaning", "")) if codes else ""
-        element = meaning.strip("^0123456789 -").split("^")[0].split(" ")[0].upper()
-        expected = HALF_LIFE_S.get(NUCLIDES.get(element, ""))
+        expected = _half_life_of(meaning)
         if half_life is None or half_life <= 0:
             if expected is None:
                 raise DicomError("the half-life (0018,1075) is missing and the nuclide is not known; add it")
@@ -341,6 +353,14 @@ class _Decision:
         if sex not in {"M", "F"}:
             raise DicomError(f"the sex (0010,0040) is {sex or 'missing'}; give M or F in the patient table")
         return sex
+
+
+def _half_life_of(meaning: str) -> float | None:
+    """Half-life of a nuclide by the meaning of its code, s; None when it is not known, as for Cu-60 and Cu-62."""
+    element = meaning.strip("^0123456789 -").split("^")[0].split(" ")[0].split("-")[0].upper()
+    nuclide = NUCLIDES.get(element, "")
+    masses = re.findall(r"\d+", meaning)
+    return HALF_LIFE_S.get(nuclide) if not masses or nuclide.endswith(f"-{masses[0]}") else None
 
 
 def _one(slices: Iterable[Dataset], keyword: str) -> str:

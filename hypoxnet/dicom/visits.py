@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from hypoxnet.geometry import Grid
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 # Studies of one time point lie within a week: PET on Monday, MR on Thursday.
 VISIT_DAYS = 7
 
@@ -42,23 +45,35 @@ class Visit:
 
 
 def visits_of(series: Iterable[SeriesEntry], *, days: int = VISIT_DAYS) -> tuple[Visit, ...]:
-    """Group the studies of one patient by time; studies without a date belong to the first visit.
+    """Group the studies of one patient by time; studies without a date, or with none that can be read, come first.
 
     Args:
         series: Of one patient.
         days: Studies that follow the first of a visit within so many days belong to it.
     """
-    entries = sorted(series, key=lambda s: (s.first.study_date, s.study_uid))
-    dated = [entry.first.study_date for entry in entries if entry.first.study_date]
-    first = dated[0] if dated else ""
+    dates = {entry: _date(entry) for entry in series}
+    entries = sorted(dates, key=lambda s: (dates[s], s.study_uid))
+    first = min((date for date in dates.values() if date), default="")
     groups: dict[int, list[SeriesEntry]] = {}
     begin = 0
     for entry in entries:
-        day = days_from(first, entry.first.study_date) if entry.first.study_date else 0
+        day = days_from(first, dates[entry]) if dates[entry] else 0
         if day - begin > days:
             begin = day
         groups.setdefault(begin, []).append(entry)
     return tuple(Visit("baseline" if day == 0 else f"day{day:03d}", tuple(group)) for day, group in groups.items())
+
+
+def _date(entry: SeriesEntry) -> str:
+    """`YYYYMMDD`, empty where there is none: one broken date must not cost the other patients."""
+    date = entry.first.study_date.strip().replace(".", "")
+    try:
+        days_from(date, date)
+    except DicomError as error:
+        if date:
+            log.warning("%s: %s", entry.first.place, error)
+        return ""
+    return date
 
 
 @dataclass(frozen=True, slots=True)

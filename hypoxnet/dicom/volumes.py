@@ -187,7 +187,7 @@ def _spacing(value: Any, place: Path | str) -> tuple[float, float]:
 def stack(slices: Sequence[Slice], *, name: str, factors: Factors | None = None) -> Stack:
     """Put slices into a volume; arguments as for `read_stack`."""
     _check_alike(slices, name)
-    orientation = slices[0].orientation
+    orientation = _straightened(slices[0].orientation)
     normal = np.cross(orientation[0], orientation[1])
     depths = np.array([plane.position @ normal for plane in slices])
     order = np.argsort(depths, kind="stable")
@@ -198,7 +198,7 @@ def stack(slices: Sequence[Slice], *, name: str, factors: Factors | None = None)
     if factors is not None:
         scale = np.asarray(factors(headers), dtype=np.float64)
         pixels = (pixels * scale).astype(np.float32)
-    pixels, notes = _without_tilt(pixels, ordered, normal, step)
+    pixels, notes = _without_tilt(pixels, ordered, (orientation, normal))
     affine = np.eye(4)
     rows, columns = ordered[0].spacing
     affine[:3, 0] = orientation[0] * columns
@@ -207,6 +207,13 @@ def stack(slices: Sequence[Slice], *, name: str, factors: Factors | None = None)
     affine[:3, 3] = ordered[0].position
     array = np.ascontiguousarray(pixels.transpose(1, 0, 2))
     return Stack(array, Grid.from_affine(array.shape, LPS_TO_RAS @ affine), headers, notes)
+
+
+def _straightened(orientation: FloatArray) -> FloatArray:
+    """Unit vectors at a right angle: rounded cosines would stretch the volume by the square of their error."""
+    row = orientation[0] / np.linalg.norm(orientation[0])
+    column = orientation[1] - (orientation[1] @ row) * row
+    return np.stack([row, column / np.linalg.norm(column)])
 
 
 def _check_alike(slices: Sequence[Slice], name: str) -> None:
@@ -237,8 +244,10 @@ def _check_alike(slices: Sequence[Slice], name: str) -> None:
 def _step(depths: FloatArray, ordered: Sequence[Slice], name: str) -> float:
     """Distance between slices, mm; refuses what is twice, missing or uneven, with its numbers."""
     if len(depths) == 1:
-        thickness = float(ordered[0].header.get("SpacingBetweenSlices") or ordered[0].header.get("SliceThickness") or 1)
-        return thickness if thickness > 0 else 1.0
+        with dicom_failures(ordered[0].name, "read its thickness"):
+            header = ordered[0].header
+            thickness = float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1)
+        return thickness if 0 < thickness < math.inf else 1.0
     steps = np.diff(depths)
     usual = float(np.median(steps))
     twice = np.flatnonzero(steps < 0.02 * max(usual, 1e-3))
@@ -270,11 +279,12 @@ def _step(depths: FloatArray, ordered: Sequence[Slice], name: str) -> float:
 
 
 def _without_tilt(
-    pixels: NDArray[np.float32], ordered: Sequence[Slice], normal: FloatArray, step: float
+    pixels: NDArray[np.float32], ordered: Sequence[Slice], axes: tuple[FloatArray, FloatArray]
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     """Slices of a tilted gantry moved so that they lie above each other; rows x columns x slices."""
     if len(ordered) == 1:
         return pixels, ()
+    orientation, normal = axes
     along = ordered[-1].position - ordered[0].position
     angle = math.degrees(math.acos(min(1.0, float(along @ normal) / float(np.linalg.norm(along)))))
     offset = along - (along @ normal) * normal
@@ -282,7 +292,6 @@ def _without_tilt(
     # Rounded positions of a thin stack make an angle without moving anything.
     if angle < TILT_DEGREES or np.linalg.norm(offset) < 0.1 * min(rows, columns):
         return pixels, ()
-    orientation = ordered[0].orientation
     out = np.empty_like(pixels)
     for k, plane in enumerate(ordered):
         away = plane.position - ordered[0].position

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hypoxnet.data.config import DataConfig, SplitConfig
+from hypoxnet.errors import ConfigError
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.losses.config import LossConfig
 from hypoxnet.models.config import ModelConfig, OutcomeConfig
@@ -52,9 +53,33 @@ class InferJobConfig:
         bundle: Folder of the bundle.
         manifest: Cohort to predict; outcome columns are not needed.
         output: Folder of the predictions.
+        input: `manifest`, or `dicom`: the cohort is imported from `folder` first, into `output/imported`.
+        folder: Folder or zip archive of DICOM, for input=dicom.
+        rules: Rules by which series become channels; empty takes the default.
+        output_format: What is written of each case: `nifti` always, and for input=dicom also `seg`, `probability`,
+            `rtstruct`.
     """
 
     bundle: str = ""
     manifest: str = ""
     output: str = ""
+    input: str = "manifest"
+    folder: str = ""
+    rules: str = ""
+    output_format: list[str] = field(default_factory=lambda: ["nifti"])
+
+    def __post_init__(self) -> None:
+        if self.input not in {"manifest", "dicom"}:
+            raise ConfigError(f"input is {self.input!r}, it must be manifest or dicom")
+        unknown = set(self.output_format) - {"nifti", "seg", "probability", "rtstruct"}
+        if unknown:
+            raise ConfigError(
+                f"output_format has {sorted(unknown)[0]!r}, it may hold nifti, seg, probability and rtstruct"
+            )
+        if self.input == "manifest" and set(self.output_format) - {"nifti"}:
+            raise ConfigError(
+                "DICOM can be written only of cases that came as DICOM: give input=dicom and folder=DIR, or turn masks "
+                "into DICOM with hypoxnet to-dicom"
+            )
+
     inference: InferenceConfig = field(default_factory=InferenceConfig)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -160,6 +161,8 @@ def complete_cohort(records: Sequence[CaseRecord], cache: MapCache) -> tuple[tup
             completed.append(cache.complete(record))
         except HypoxNetError as error:
             reasons[record.key] = str(error)
+            # The log has no handler yet: the run folder is made after the cohort is known.
+            print(f"left out: {error}", file=sys.stderr)
             log.warning("left out: %s", error)
     if not completed:
         raise CaseError(

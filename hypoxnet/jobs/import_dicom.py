@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.csv"
 # Whose grid is the patient's: hypoxia PET before other PET before the rest.
-FIRST = ("FMISO_SUV", "FAZA_SUV", "HX4_SUV", "EF5_SUV", "FDG_SUV", "CT_HU")
+FIRST = ("FMISO_SUV", "FAZA_SUV", "HX4_SUV", "EF5_SUV", "FDG_SUV", "PET_SUV", "CT_HU")
 
 Progress = Callable[[str, int, int], None]
 
@@ -77,6 +77,7 @@ class ImportRun:
         failed: Case to the reason in one sentence.
         notes: What a reader should know, one sentence each, beginning with the case.
         index: What lies in the tree.
+        sources: Case to the files of its reference series, in whose space the visit lies.
     """
 
     manifest: Path | None
@@ -84,6 +85,7 @@ class ImportRun:
     failed: Mapping[str, str]
     notes: tuple[str, ...]
     index: Index
+    sources: Mapping[str, tuple[Path, ...]]
 
 
 def plan_import(index: Index, request: ImportRequest) -> list[tuple[str, ...]]:
@@ -133,10 +135,11 @@ def import_folder(request: ImportRequest, *, progress: Progress | None = None) -
     notes = [*index.notes]
     visits = [(patient, visit) for patient, series in by_patient(index.series).items() for visit in visits_of(series)]
     manifest = None
+    sources: dict[str, tuple[Path, ...]] = {}
     for number, (patient, visit) in enumerate(visits):
         case = request.name(patient) + ("" if visit.name == "baseline" else f"_{visit.name}")
         try:
-            row, said = _import_visit(patient, visit, request)
+            row, said, sources[case] = _import_visit(patient, visit, request)
             rows.append(row)
             notes += [f"{case}: {text}" for text in said]
             manifest = _write_manifest(request.output, rows)
@@ -144,11 +147,13 @@ def import_folder(request: ImportRequest, *, progress: Progress | None = None) -
             failed[case] = str(error)
             log.error("%s: %s", case, error)
         tell("visits", number + 1, len(visits))
-    return ImportRun(manifest, tuple(rows), failed, tuple(notes), index)
+    return ImportRun(manifest, tuple(rows), failed, tuple(notes), index, sources)
 
 
-def _import_visit(patient: str, visit: Visit, request: ImportRequest) -> tuple[dict[str, str], list[str]]:
-    """Read, bring into one space and write one visit; returns its row and what is to be said of it."""
+def _import_visit(
+    patient: str, visit: Visit, request: ImportRequest
+) -> tuple[dict[str, str], list[str], tuple[Path, ...]]:
+    """Read, bring into one space and write one visit; returns its row, what is to be said of it, and its source."""
     assignment = request.rules.assign(visit.series)
     notes = [str(conflict) for conflict in assignment.conflicts]
     channels = _channels(assignment, request, patient, notes)
@@ -167,7 +172,9 @@ def _import_visit(patient: str, visit: Visit, request: ImportRequest) -> tuple[d
         files = _write_visit(space, temporary, request)
     relative = folder.relative_to(request.output)
     row = {"case_id": request.name(patient), "visit": visit.name}
-    return row | {name: str(relative / file) for name, file in files.items()}, notes
+    series = next(entry for entry in visit.series if entry.series_uid == reference.series_uid)
+    source = tuple(Path(header.place.path) for header in series.headers if not header.place.member)
+    return row | {name: str(relative / file) for name, file in files.items()}, notes, source
 
 
 def _channels(assignment: Assignment, request: ImportRequest, patient: str, notes: list[str]) -> list[Channel]:

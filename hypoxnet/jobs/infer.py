@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hypoxnet.data.cache import default_cache_folder
 from hypoxnet.data.manifest import read_manifest
-from hypoxnet.errors import ConfigError
-from hypoxnet.inference.predictor import load_predictor
-from hypoxnet.inference.run import TABLE, run_inference
+from hypoxnet.dicom.errors import DicomError
+from hypoxnet.errors import ConfigError, HypoxNetError
+from hypoxnet.inference.predictor import Predictor, load_predictor
+from hypoxnet.inference.run import TABLE, InferenceRun, run_inference
 from hypoxnet.jobs.config import InferJobConfig
 from hypoxnet.jobs.derive import MapCache
 from hypoxnet.jobs.run_folder import log_to
@@ -32,32 +34,97 @@ def run_inference_job(config: InferJobConfig) -> int:
     Raises:
         HypoxNetError: The bundle, the manifest or the output folder cannot be used.
     """
-    bundle, manifest, output = _paths(config)
-    records = read_manifest(manifest)
+    bundle, output = _paths(config)
     predictor = load_predictor(bundle, config.inference)
     log_to(output / "run.log")
+    manifest, sources, not_imported = _cohort(config, output)
+    records = read_manifest(manifest)
     log.info("%s (%s) on %d cases of %s", predictor.spec.name, predictor.spec.digest[:12], len(records), manifest)
     spec = predictor.spec
     maps = MapCache(default_cache_folder() / "maps", MapsConfig.from_json(spec.maps), spec.settings.channels)
     run = run_inference(predictor, records, output, recompute=config.inference.recompute, complete=maps.complete)
+    formats = [name for name in config.output_format if name != "nifti"]
+    not_written = _write_dicom(run, predictor, sources, output, formats) if formats else {}
     if run.failed:
         log.error("%d of %d cases failed; column reason of %s says why", len(run.failed), len(records), run.predictions)
-    return SOME_FAILED if run.failed else 0
+    return SOME_FAILED if run.failed or not_imported or not_written else 0
 
 
-def _paths(config: InferJobConfig) -> tuple[Path, Path, Path]:
-    for name in ("bundle", "manifest", "output"):
+def _cohort(config: InferJobConfig, output: Path) -> tuple[Path, Mapping[str, tuple[Path, ...]], Mapping[str, str]]:
+    """The manifest; of DICOM, the files of each case's reference series, and what could not be imported."""
+    if config.input == "manifest":
+        return Path(config.manifest).expanduser(), {}, {}
+    from hypoxnet.dicom.pseudonyms import default_key_path, read_or_make_key
+    from hypoxnet.dicom.rules import default_rules, read_rules
+    from hypoxnet.jobs.import_dicom import ImportRequest, import_folder
+
+    rules = read_rules(Path(config.rules)) if config.rules else default_rules()
+    key = read_or_make_key(default_key_path(), cohort=output)
+    run = import_folder(ImportRequest(Path(config.folder).expanduser(), output / "imported", rules, key))
+    for text in (*run.index.faults, *run.notes):
+        log.warning("%s", text)
+    if run.manifest is None:
+        raise DicomError(f"{config.folder}: no visit could be imported: {'; '.join(run.failed.values())}")
+    return run.manifest, run.sources, run.failed
+
+
+def _write_dicom(
+    run: InferenceRun,
+    predictor: Predictor,
+    sources: Mapping[str, tuple[Path, ...]],
+    output: Path,
+    formats: Sequence[str],
+) -> dict[str, str]:
+    """Write every predicted case as DICOM; returns the reason by case where that failed."""
+    from hypoxnet.dicom.output import Algorithm
+    from hypoxnet.dicom.source import read_source
+    from hypoxnet.jobs.export_dicom import read_regions, write_regions
+
+    spec = predictor.spec
+    failed: dict[str, str] = {}
+    for key in (*run.kept, *run.predicted):
+        folder = output / key
+        names = {r.name: r.masks[0] if len(r.masks) == 1 else r.name for r in spec.settings.regions}
+        try:
+            regions = read_regions(
+                {shown: folder / f"{key}_{name}_mask.nii.gz" for name, shown in names.items()},
+                {shown: folder / f"{key}_{name}_probseg.nii.gz" for name, shown in names.items()},
+                case=key,
+            )
+            written, notes = write_regions(
+                regions,
+                output / "dicom",
+                prefix=key,
+                source=read_source(sources[key]),
+                formats=formats,
+                algorithm=Algorithm(spec.name, spec.version),
+            )
+        except HypoxNetError as error:
+            failed[key] = str(error)
+            log.error("%s: not written as DICOM: %s", key, error)
+            continue
+        for text in notes:
+            log.warning("%s: %s", key, text)
+        log.info("%s: %s", key, ", ".join(path.name for path in written) or "nothing to write")
+    return failed
+
+
+def _paths(config: InferJobConfig) -> tuple[Path, Path]:
+    wanted = "manifest" if config.input == "manifest" else "folder"
+    for name in ("bundle", wanted, "output"):
         if not getattr(config, name):
             raise ConfigError(f"{name} is missing; python infer.py bundle=DIR manifest=cohort.csv output=DIR")
-    bundle, manifest, output = (Path(p).expanduser() for p in (config.bundle, config.manifest, config.output))
+    bundle, cohort, output = (Path(p).expanduser() for p in (config.bundle, getattr(config, wanted), config.output))
     if not bundle.is_dir():
         raise ConfigError(f"bundle={bundle} is not a folder; give the folder that holds checksums.json")
-    if not manifest.is_file():
-        raise ConfigError(f"manifest={manifest} does not exist; give the CSV of the cohort")
+    if wanted == "manifest" and not cohort.is_file():
+        raise ConfigError(f"manifest={cohort} does not exist; give the CSV of the cohort")
+    if wanted == "folder" and not cohort.exists():
+        raise ConfigError(f"folder={cohort} does not exist; give the folder of the DICOM files")
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output={output} is a file; give a folder")
     if output.is_dir() and any(output.iterdir()) and not ((output / TABLE).is_file() or (output / "run.log").is_file()):
         raise ConfigError(f"output={output} is not empty and holds no predictions (no {TABLE}); choose another folder")
     if output.resolve() == bundle.resolve() or bundle.resolve() in output.resolve().parents:
         raise ConfigError(f"output={output} lies inside the bundle, whose files are checked; give another folder")
-    return bundle, manifest, output
+    return bundle, output

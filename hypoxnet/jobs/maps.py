@@ -120,7 +120,8 @@ def _extra(extra: Extra, path: Path, series: Series, notes: list[str]) -> Any:
     from hypoxnet.transforms.spatial import refuse_no_overlap, to_grid
 
     refuse_no_overlap(volume.grid, series.grid, case=case)
-    notes.append(f"{path.name} ({volume.grid.describe()}) was resampled onto the series ({series.grid.describe()})")
+    there, here = series.grid.described_beside(volume.grid)
+    notes.append(f"{path.name} ({here}) was resampled onto the series ({there})")
     if extra.what == "mask":
         return onto(volume.array, volume.grid, series.grid)
     return to_grid(torch.from_numpy(volume.array)[None], volume.grid, series.grid)[0]

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from hypoxnet.errors import MapError
 from hypoxnet.maps.convolution import Convolution, Readout, running_integral
-from hypoxnet.maps.fitting import Parameter, forward_jacobian
+from hypoxnet.maps.derivatives import forward_jacobian
+from hypoxnet.maps.fitting import Parameter
 from hypoxnet.maps.small_matrices import solve
 
 

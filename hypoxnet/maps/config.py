@@ -41,7 +41,7 @@ class InversionSettings:
 
     Args:
         inversion_times_s: Of each volume.
-        magnitude: The signal has lost its sign.
+        magnitude: The signal has lost its sign; it then takes three times.
         efficiency: Of the inversion, 0.5 to 1.
         look_locker: The times belong to one train of readouts (Look-Locker, MOLLI): T1 is corrected for them.
     """
@@ -220,7 +220,8 @@ class SuvSettings:
         height_cm: Of the patient; needed by all but `bw`.
         sex: `M` or `F`; needed by lean and ideal weight.
         dose_bq: Injected.
-        decay_s: From the injection to the time for which the voxel values are given.
+        decay_s: From the injection to the time for which the voxel values are given, 0 when that is the injection;
+            null takes it from `ImageDecayCorrectionTime` and `InjectionStart` of the sidecar.
         half_life_s: Of the nuclide.
         psf_mm: Resolution (full width at half maximum); with it the smallest volume to trust is reported.
     """
@@ -231,7 +232,7 @@ class SuvSettings:
     height_cm: float = 0.0
     sex: str = ""
     dose_bq: float = 0.0
-    decay_s: float = 0.0
+    decay_s: float | None = None
     half_life_s: float = 6586.2
     psf_mm: float = 0.0
 

@@ -5,8 +5,6 @@ Axis legend: T times, N voxels (or any shape after T).
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -25,8 +23,6 @@ FP = Parameter("fp", "ml/100ml/min", 0.0, 200.0, 20.0)
 VP_EXCHANGE = Parameter("vp", "1", 1e-3, 1.0, 0.02)
 DELAY = Parameter("delay", "min", 0.0, 0.25, 0.0)
 PERCENT = 100.0
-# A curve that rises by less than so many standard deviations of its baseline has not risen.
-NOISE_SDS = 5.0
 
 
 class Tofts(CompartmentModel):
@@ -243,28 +239,3 @@ def _integral_at(times: Tensor, curve: Tensor, whole: Tensor, at: float) -> Tens
     width, part = float(times[after]) - begin, max(0.0, at - begin)
     value = torch.lerp(curve[after - 1], curve[after], part / width)
     return whole[after - 1] + 0.5 * (curve[after - 1] + value) * part
-
-
-def bolus_arrival(curve: Tensor) -> int:
-    """Index of the last sample before an enhancement curve rises.
-
-    The rise begins where the line from the first sample to the peak lies furthest above the curve.
-
-    Args:
-        curve: T, concentration or signal of an artery or of the whole tumour.
-
-    Raises:
-        MapError: The curve never rises above its own noise.
-    """
-    peak = int(torch.argmax(curve))
-    line = torch.linspace(float(curve[0]), float(curve[peak]), peak + 1, dtype=curve.dtype, device=curve.device)
-    arrival = int(torch.argmax(line - curve[: peak + 1]))
-    baseline = curve[: arrival + 1]
-    scatter = float(baseline.std()) if len(baseline) > 2 else 0.0
-    rise = float(curve[peak] - baseline.mean())
-    if peak == 0 or not math.isfinite(rise) or rise <= NOISE_SDS * scatter or rise <= 0:
-        raise MapError(
-            f"the curve never rises: its peak is sample {peak + 1} of {len(curve)}, {rise:.3g} above a baseline that "
-            f"scatters by {scatter:.3g}; name another region or another series"
-        )
-    return arrival

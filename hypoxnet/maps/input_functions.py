@@ -280,25 +280,33 @@ def vessel_curve(series: Tensor, region: Tensor) -> Tensor:
     if not bool(region.any()):
         raise MapError("the region of the vessel has no voxel; draw it in an artery of this series")
     curve = series[:, region.bool()].double().nanmean(1)
-    refuse_flat(curve)
+    bolus_arrival(curve)
     return curve
 
 
-def refuse_flat(curve: Tensor) -> None:
-    """Refuse a vessel curve that never rises.
+def bolus_arrival(curve: Tensor) -> int:
+    """Index of the last sample before an enhancement curve rises.
+
+    The rise begins where the line from the first sample to the peak lies furthest above the curve.
+
+    Args:
+        curve: T, concentration or signal of an artery or of the whole tumour.
 
     Raises:
-        MapError: Its peak lies within the scatter before it.
+        MapError: The curve never rises above its own noise.
     """
     peak = int(torch.argmax(curve))
-    before = curve[: max(1, peak - 1)]
-    scatter = float(before.std()) if len(before) > 2 else 0.0
-    rise = float(curve[peak]) - float(before.median())
-    if not rise > NOISE_SDS * scatter or rise <= 0:
+    line = torch.linspace(float(curve[0]), float(curve[peak]), peak + 1, dtype=curve.dtype, device=curve.device)
+    arrival = int(torch.argmax(line - curve[: peak + 1]))
+    baseline = curve[: arrival + 1]
+    scatter = float(baseline.std()) if len(baseline) > 2 else 0.0
+    rise = float(curve[peak] - baseline.mean())
+    if peak == 0 or not math.isfinite(rise) or rise <= NOISE_SDS * scatter or rise <= 0:
         raise MapError(
-            f"the input function never rises: its peak is {rise:.3g} above a baseline that scatters by {scatter:.3g}; "
-            "draw the region in an artery, or give a population input"
+            f"the input function never rises: its peak is sample {peak + 1} of {len(curve)}, {rise:.3g} above a "
+            f"baseline that scatters by {scatter:.3g}; name another region, or give the input as a file"
         )
+    return arrival
 
 
 def find_vessel(series: Tensor, times_min: Tensor, *, count: int = 30, inside: Tensor | None = None) -> Tensor:

@@ -54,8 +54,9 @@ class Series:
     def reordered(self, order: Sequence[int]) -> Series:
         """The same volumes in another order."""
         picked = [int(i) for i in order]
+        files = tuple(self.files[i] for i in picked) if len(self.files) == len(self) else self.files
         return Series(
-            self.name, self.volumes[picked], self.grid, tuple(self.sidecars[i] for i in picked), self.files, self.notes
+            self.name, self.volumes[picked], self.grid, tuple(self.sidecars[i] for i in picked), files, self.notes
         )
 
     def per_volume(self, key: str, given: Sequence[float], *, flag: str, optional: bool = False) -> list[float]:
@@ -132,9 +133,9 @@ def read_raw(paths: Sequence[Path], *, name: str) -> Series:
         sidecars += _sidecars(path, len(part.array))
         notes += part.repairs
         if not part.grid.same_as(parts[0].grid):
+            first, this = parts[0].grid.described_beside(part.grid)
             raise MapError(
-                f"{name}: {path.name} lies on {part.grid.describe()}, {paths[0].name} on {parts[0].grid.describe()}; "
-                "resample the series onto one grid"
+                f"{name}: {path.name} lies on {this}, {paths[0].name} on {first}; resample the series onto one grid"
             )
     whole = parts[0].array if len(parts) == 1 else np.concatenate([part.array for part in parts])
     for number, volume in enumerate(whole):

@@ -13,14 +13,12 @@ from hypoxnet.maps.dce import (
     DELAY,
     ExtendedTofts,
     TwoCompartmentExchange,
-    bolus_arrival,
     iauc,
     signal_to_concentration,
 )
 from hypoxnet.maps.fitting import Status, fit
-from hypoxnet.maps.input_functions import InputFunction, feng, from_blood, parker, timing
+from hypoxnet.maps.input_functions import InputFunction, bolus_arrival, feng, from_blood, parker, timing
 from hypoxnet.maps.pet_kinetics import (
-    PET_MODELS,
     Frames,
     build_model,
     choose_model,
@@ -30,6 +28,7 @@ from hypoxnet.maps.pet_kinetics import (
     logan,
     patlak,
 )
+from hypoxnet.maps.pet_models import PET_MODELS
 from hypoxnet.maps.relaxometry import spoiled_gradient_echo
 
 NOTHING = torch.empty(0, 1, dtype=torch.float64)

@@ -18,11 +18,13 @@ from hypoxnet.maps.dce import (
     TwoCompartmentExchange,
     TwoCompartmentUptake,
 )
+from hypoxnet.maps.derivatives import forward_jacobian
 from hypoxnet.maps.diffusion import IntravoxelIncoherentMotion, MonoExponential, PseudoDiffusion
-from hypoxnet.maps.fitting import FitOptions, Parameter, Status, fit, forward_jacobian
+from hypoxnet.maps.fitting import FitOptions, Parameter, Status, fit
 from hypoxnet.maps.input_functions import feng, from_blood, parker, timing
+from hypoxnet.maps.inversion import InversionRecovery, LookLocker
 from hypoxnet.maps.optical import PhosphorescenceDecay
-from hypoxnet.maps.pet_kinetics import (
+from hypoxnet.maps.pet_models import (
     Casciari,
     OneTissue,
     ThreeTissueIrreversible,
@@ -30,7 +32,7 @@ from hypoxnet.maps.pet_kinetics import (
     TwoTissueReversible,
 )
 from hypoxnet.maps.r2star import DecayWithFloor
-from hypoxnet.maps.relaxometry import InversionRecovery, LookLocker, SpoiledFlips
+from hypoxnet.maps.relaxometry import SpoiledFlips
 from hypoxnet.maps.small_matrices import inverse_diagonal, solve
 
 NOTHING = torch.empty(0, 1, dtype=torch.float64)

@@ -5,18 +5,14 @@ import torch
 
 from hypoxnet.errors import MapError
 from hypoxnet.maps.fitting import Status
+from hypoxnet.maps.inversion import InversionRecovery, LookLocker, corrected_t1, t1_from_inversions, t1_from_look_locker
 from hypoxnet.maps.relaxometry import (
-    InversionRecovery,
-    LookLocker,
     check_tr,
-    corrected_t1,
     ernst_angle_deg,
     spoiled_gradient_echo,
     spoiled_signal_to_r1,
     t1_from_flips,
     t1_from_flips_nonlinear,
-    t1_from_inversions,
-    t1_from_look_locker,
 )
 
 METHODS = [t1_from_flips, t1_from_flips_nonlinear]
@@ -232,14 +228,17 @@ def test_error_of_a_corrected_t1_is_that_of_the_apparent_one_times_the_correctio
 @pytest.mark.parametrize(
     ("build", "sentence"),
     [
-        (lambda: InversionRecovery(double(0.1), magnitude=True), "1 different inversion times, 2 are needed"),
-        (lambda: InversionRecovery(double(0.1, 0.1), magnitude=True), "1 different inversion times, 2 are needed"),
+        (lambda: InversionRecovery(double(0.1), magnitude=False), "1 different inversion times, 2 are needed"),
+        (lambda: InversionRecovery(double(0.1, 1), magnitude=True), "2 different inversion times, 3 are needed"),
         (lambda: LookLocker(double(0.1, 0.4, 0.4), magnitude=True), "2 different inversion times, 3 are needed"),
-        (lambda: InversionRecovery(double(100, 2500), magnitude=True), "of 100 to 2500 s; .* give seconds, not ms"),
+        (
+            lambda: InversionRecovery(double(100, 400, 2500), magnitude=True),
+            "of 100 to 2500 s; .* give seconds, not ms",
+        ),
         (lambda: LookLocker(double(-0.1, 1, 2), magnitude=True), r"of -0\.1 to 2 s; none is negative"),
         (lambda: LookLocker(double(0.1, math.nan, 2), magnitude=True), "of nan to nan s"),
         (
-            lambda: InversionRecovery(double(0.1, 1), magnitude=True, efficiency=95.0),
+            lambda: InversionRecovery(double(0.1, 0.4, 1), magnitude=True, efficiency=95.0),
             r"efficiency is 95; give a share between 0\.5 and 1",
         ),
     ],

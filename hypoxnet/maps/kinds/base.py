@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hypoxnet.errors import MapError
 from hypoxnet.files import finite
-from hypoxnet.maps.fitting import FitResult, Progress, Status
+from hypoxnet.maps.fitting import FitResult, Progress
 from hypoxnet.maps.quantitative import QuantitativeMap
 from hypoxnet.maps.series import Series, from_tensor, to_tensor
 from hypoxnet.quantities import quantity
@@ -143,6 +143,16 @@ class Maker:
         if error is not None:
             self.errors[name] = from_tensor(error)
 
+    def _warn(self, counts: Mapping[str, int]) -> None:
+        """Say it when most voxels have no sound answer."""
+        total = max(1, sum(counts.values()))
+        words = {"at_bound": "stand at a bound of the fit", "no_signal": "have no usable signal", "failed": "failed"}
+        for name, what in words.items():
+            if counts[name] > DOUBTFUL_SHARE * total:
+                note = f"{100 * counts[name] / total:.0f} % of the voxels {what}: are timing and units right?"
+                self.notes.append(note)
+                self.maps = [replace(each, notes=(*each.notes, note)) for each in self.maps]
+
     def made(
         self,
         found: FitResult | None = None,
@@ -156,14 +166,13 @@ class Maker:
         if found is not None:
             status = np.asarray(found.status.cpu().numpy().transpose(2, 1, 0), dtype=np.uint8)
             figures = {"Voxels": found.counts(), **figures}
+            self._warn(found.counts())
         self.record["Figures"] = finite(figures)
         return MadeMaps(tuple(self.maps), self.errors, status, labels or {}, figures)
 
 
-def only(status: Tensor, values: Tensor) -> Tensor:
-    """Values where a fit was converged or at a bound; nan elsewhere."""
-    good = (status == int(Status.CONVERGED)) | (status == int(Status.AT_BOUND))
-    return torch.where(good, values, float("nan"))
+# Above this share of voxels without a sound answer the settings are doubtful, not the voxels.
+DOUBTFUL_SHARE = 0.5
 
 
 def foreground(signal: Tensor, mask: Tensor | None) -> Tensor:

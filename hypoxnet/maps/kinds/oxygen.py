@@ -25,7 +25,7 @@ from hypoxnet.maps.oxygen_enhanced import (
     hypoxic_fraction,
     unphysiological_share,
 )
-from hypoxnet.maps.relaxometry import check_tr, spoiled_signal_to_r1
+from hypoxnet.maps.relaxometry import check_b1, check_tr, refuse_milliseconds, spoiled_signal_to_r1
 from hypoxnet.maps.series import Series
 
 GASES = ("air", "oxygen", "transition")
@@ -82,9 +82,7 @@ def _r1(inputs: MapInputs, settings: OxygenSettings, signal: Tensor, gas: list[s
     """R1 of every volume."""
     name = inputs.series.name
     if settings.signal == "t1":
-        middle = float(signal[torch.isfinite(signal) & (signal > 0)].median())
-        if middle > 20:
-            raise MapError(f"{name}: T1 has a median of {middle:.4g}, it must be in s; divide ms by 1000")
+        refuse_milliseconds(signal, name)
         return torch.where(signal > 0, 1 / signal, float("nan"))
     flip = inputs.series.single(("FlipAngle",), settings.flip_deg, flag="flip_deg")
     tr_s = inputs.series.single(TR_KEYS, settings.tr_s, flag="tr_s")
@@ -95,8 +93,12 @@ def _r1(inputs: MapInputs, settings: OxygenSettings, signal: Tensor, gas: list[s
         if not settings.t10_s:
             raise MapError(f"{name}: T1 under air is not known; give a T1 map (--t1) or one value (t10_s)")
         t10 = torch.full_like(signal[0], settings.t10_s)
+    refuse_milliseconds(t10, name)
     b1 = inputs.map("b1")
-    first = gas.index("air") if "air" in gas else 0
+    check_b1(b1)
+    if "air" not in gas:
+        raise MapError(f"{name}: gas names no volume of air; the change is counted from air")
+    first = gas.index("air")
     last = next((i for i in range(first, len(gas)) if gas[i] != "air"), len(gas))
     flip_rad = math.radians(flip) * (torch.ones_like(signal[0]) if b1 is None else b1)
     known = torch.where(t10 > 0, t10, float("nan"))
@@ -118,8 +120,7 @@ def _two_point(inputs: MapInputs, settings: OxygenSettings) -> MadeMaps:
         )
     maker = Maker("oe", inputs, settings, {"Oxygen": [path.name for path in oxygen.files]})
     before, after = (torch.where(s > 0, s, float("nan")) for s in (inputs.signal()[0], inputs.signal(oxygen)[0]))
-    if float(before.nanmedian()) > 20:
-        raise MapError(f"{inputs.series.name}: T1 has a median of {float(before.nanmedian()):.4g}, it must be in s")
+    refuse_milliseconds(before, inputs.series.name)
     change, percent = delta_r1(before, after), delta_t1_percent(before, after)
     maker.notes.append("two-point: without a dynamic series no voxel can be called enhancing or refractory")
     figures = _figures(maker, change, percent, torch.isfinite(change))

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from hypoxnet.errors import MapError
 from hypoxnet.maps.config import DceSettings
-from hypoxnet.maps.dce import DCE_MODELS, DELAY, bolus_arrival, iauc, signal_to_concentration
+from hypoxnet.maps.dce import DCE_MODELS, DELAY, iauc, signal_to_concentration
 from hypoxnet.maps.fitting import fit
 from hypoxnet.maps.input_functions import (
     InputFunction,
+    bolus_arrival,
     find_vessel,
     from_blood,
     increasing,
@@ -26,7 +27,7 @@ from hypoxnet.maps.input_functions import (
 )
 from hypoxnet.maps.kinds.base import Extra, MadeMaps, Maker, MapInputs, MapKind, foreground
 from hypoxnet.maps.kinds.relaxation import B1, MASK, TR_KEYS
-from hypoxnet.maps.relaxometry import check_tr
+from hypoxnet.maps.relaxometry import check_b1, check_tr, refuse_milliseconds
 
 SECONDS = 60.0
 # Tissue holds a few mM at most; larger numbers are signal.
@@ -138,10 +139,14 @@ def _concentrations(
     if t10 is None:
         if not settings.t10_s:
             raise MapError(f"{name}: T1 before contrast is not known; give a T1 map (--t1) or one value (t10_s)")
+        refuse_milliseconds(torch.tensor([settings.t10_s]), name)
         t10 = torch.full_like(signal[0], settings.t10_s)
+    else:
+        refuse_milliseconds(t10, name)
     b1 = inputs.map("b1")
+    check_b1(b1)
     flip_rad = math.radians(flip) * (torch.ones_like(signal[0]) if b1 is None else b1)
-    count = settings.baseline or bolus_arrival(_enhancing_mean(signal, mask)) + 1
+    count = settings.baseline or _baseline_volumes(inputs, signal)
     if not 0 < count < len(signal):
         raise MapError(f"{name}: the baseline is {count} of {len(signal)} volumes; give fewer (baseline), 0 finds them")
     used |= {"FlipAngle": flip, "RepetitionTime": tr_s, "BaselineVolumes": count}
@@ -155,6 +160,27 @@ def _concentrations(
     )
     tissue = convert(t10_s=torch.where(t10 > 0, t10, float("nan")))
     return tissue, convert(t10_s=torch.full_like(signal[0], settings.blood_t1_s))
+
+
+def _baseline_volumes(inputs: MapInputs, signal: Tensor) -> int:
+    """How many volumes lie before the contrast: up to the one before the earliest voxels begin to rise.
+
+    A vessel rises first; a baseline that reaches into its rise makes every concentration too small.
+    """
+    vessel = inputs.mask("vessel")
+    if vessel is not None and bool(vessel.any()):
+        return max(1, bolus_arrival(signal[:, vessel].double().mean(1).cpu()))
+    flat = signal[:, foreground(signal, None)]
+    first = flat[: max(2, len(flat) // 20)].mean(0)
+    late = flat.topk(max(2, len(flat) // 10), dim=0).values.mean(0)
+    chosen = torch.topk(late - first, max(1, flat.shape[1] // 20)).indices
+    risen = flat[:, chosen] > (first + 0.3 * (late - first))[chosen]
+    # The first of two volumes in a row: a single noisy one is no bolus.
+    both = (risen[:-1] & risen[1:]).to(torch.uint8)
+    begins = both.argmax(0)[both.sum(0) > 0].double()
+    if len(begins) == 0:
+        return bolus_arrival(_enhancing_mean(signal, foreground(signal, None))) + 1
+    return max(1, int(torch.quantile(begins, 0.05)) - 1)
 
 
 def _enhancing_mean(signal: Tensor, mask: Tensor) -> Tensor:

@@ -146,12 +146,15 @@ def _make_suv(inputs: MapInputs, settings: SuvSettings) -> MadeMaps:
         raise MapError(f"{series.name}: SUV is made of one volume, {len(series)} were given; choose a frame")
     dose = series.single(("InjectedRadioactivity",), settings.dose_bq, flag="dose_bq")
     unit = str(series.sidecars[0].get("InjectedRadioactivityUnits", "Bq")) if not settings.dose_bq else "Bq"
-    dose *= {"Bq": 1.0, "kBq": 1e3, "MBq": 1e6}.get(unit, 1.0)
+    scale = {"bq": 1.0, "kbq": 1e3, "mbq": 1e6, "gbq": 1e9, "mci": 3.7e7}.get(unit.lower())
+    if scale is None:
+        raise MapError(f"{series.name}: InjectedRadioactivityUnits is {unit!r}; give Bq, kBq, MBq, GBq or mCi")
+    dose *= scale
     weight = series.single(("BodyWeight",), settings.weight_kg, flag="weight_kg")
     if not settings.sex and settings.kind != "bw" and settings.kind != "bsa":
         raise MapError(f"{series.name}: SUV by {settings.kind} needs the sex (M or F)")
     body = Body(weight, settings.height_cm or None, settings.sex or None)
-    injection = Injection(dose, settings.half_life_s, 0.0, settings.decay_s, nuclide=None)
+    injection = Injection(dose, settings.half_life_s, 0.0, _decay_s(series, settings), nuclide=None)
     kind = SuvKind(settings.kind)
     factor = suv_factor(kind, body, injection)
     activity = inputs.signal()[0]
@@ -163,8 +166,23 @@ def _make_suv(inputs: MapInputs, settings: SuvSettings) -> MadeMaps:
     maker = Maker(
         "suv", inputs, settings, {"FactorPerBqPerMl": factor, "DoseAtReferenceBq": injection.dose_at_reference_bq()}
     )
-    maker.add(_suv_name(settings), activity * factor)
+    mask = inputs.mask()
+    suv = activity * factor
+    maker.add(_suv_name(settings), suv if mask is None else torch.where(mask, suv, float("nan")))
     return maker.made(figures={"SuvMax": float(torch.nan_to_num(activity).amax()) * factor})
+
+
+def _decay_s(series: Series, settings: SuvSettings) -> float:
+    """From the injection to the time for which voxels are given; nothing is assumed."""
+    if settings.decay_s is not None:
+        return settings.decay_s
+    keys = [series.sidecars[0].get(key) for key in ("ImageDecayCorrectionTime", "InjectionStart")]
+    if not all(isinstance(value, (int, float)) for value in keys):
+        raise MapError(
+            f"{series.name}: the time for which voxels are given is not known; give decay_s, the seconds from "
+            "injection to it (0 when they are corrected to the injection)"
+        )
+    return float(keys[0]) - float(keys[1])  # type: ignore[arg-type]
 
 
 def _suv_name(settings: SuvSettings) -> str:

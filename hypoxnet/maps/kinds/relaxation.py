@@ -9,14 +9,10 @@ from torch import Tensor
 from hypoxnet.errors import MapError
 from hypoxnet.maps.config import InversionSettings, R2StarSettings, VfaSettings
 from hypoxnet.maps.fitting import FitResult
+from hypoxnet.maps.inversion import t1_from_inversions, t1_from_look_locker
 from hypoxnet.maps.kinds.base import Extra, MadeMaps, Maker, MapInputs, MapKind, foreground
 from hypoxnet.maps.r2star import near_air, r2star_arlo, r2star_log_linear, r2star_nonlinear
-from hypoxnet.maps.relaxometry import (
-    t1_from_flips,
-    t1_from_flips_nonlinear,
-    t1_from_inversions,
-    t1_from_look_locker,
-)
+from hypoxnet.maps.relaxometry import t1_from_flips, t1_from_flips_nonlinear
 from hypoxnet.maps.series import Series
 
 TR_KEYS = ("RepetitionTimeExcitation", "RepetitionTime")
