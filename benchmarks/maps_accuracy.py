@@ -35,10 +35,11 @@ from hypoxnet.maps.dce import DCE_MODELS
 from hypoxnet.maps.diffusion import IntravoxelIncoherentMotion, MonoExponential, adc_log_linear
 from hypoxnet.maps.fitting import FitResult, Parameter, SignalModel, Status, fit
 from hypoxnet.maps.input_functions import HAEMATOCRIT, InputFunction, feng, from_blood, parker
+from hypoxnet.maps.inversion import InversionRecovery, LookLocker
 from hypoxnet.maps.optical import PhosphorescenceDecay
 from hypoxnet.maps.pet_kinetics import Frames, build_model, frame_weights
 from hypoxnet.maps.r2star import DecayWithFloor, r2star_log_linear
-from hypoxnet.maps.relaxometry import InversionRecovery, LookLocker, SpoiledFlips, t1_from_flips
+from hypoxnet.maps.relaxometry import SpoiledFlips, t1_from_flips
 
 NEAR_A_LIMIT = 3.0
 F18_HALF_LIFE_MIN = 109.77

@@ -184,8 +184,8 @@ class _Decision:
         mass = formulas[kind]()
         if mass <= 0:
             raise DicomError(
-                f"SUV Type (0054,1006) is {kind}, whose formula gives {mass:.1f} kg for {weight:g} kg and {height:g} cm "
-                "and is out of its range; reconstruct in BQML"
+                f"SUV Type (0054,1006) is {kind}, whose formula gives {mass:.1f} kg for {weight:g} kg and {height:g} "
+                "cm and is out of its range; reconstruct in BQML"
             )
         return mass, f"{mass:.2f} kg"
 

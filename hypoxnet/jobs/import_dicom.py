@@ -7,6 +7,7 @@ import io
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import nibabel as nib
 import numpy as np
 
 from hypoxnet.dicom.channels import Channel, read_channel_series
+from hypoxnet.dicom.dose import read_dose
 from hypoxnet.dicom.errors import DicomError
 from hypoxnet.dicom.index import Index, index_folder
 from hypoxnet.dicom.pseudonyms import pseudonym, scrub
@@ -170,6 +172,7 @@ def _import_visit(
     folder = request.output / request.name(patient) / visit.name
     with replacing_folder(folder) as temporary:
         files = _write_visit(space, temporary, request)
+        notes += _write_doses(visit, reference, temporary)
     relative = folder.relative_to(request.output)
     row = {"case_id": request.name(patient), "visit": visit.name}
     series = next(entry for entry in visit.series if entry.series_uid == reference.series_uid)
@@ -207,15 +210,17 @@ def _reference(channels: Sequence[Channel]) -> Channel:
 
 def _write_visit(space: Space, folder: Path, request: ImportRequest) -> dict[str, str]:
     """Write channels, masks and transforms; returns column to file name."""
-    files: dict[str, str] = {}
+    names = [*(channel.name for channel in space.channels), *(contoured.name for contoured in space.masks)]
+    files = {name: f"{name}.nii.gz" for name in names}
+    images = [(c.name, c.array, c.grid) for c in space.channels]
+    images += [(m.name, m.mask.astype(np.uint8), m.grid) for m in space.masks]
+    # Compression leaves the interpreter alone, so that threads gain.
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(_write_nifti, folder / files[name], array, grid) for name, array, grid in images]:
+            done.result()
     for channel in space.channels:
-        files[channel.name] = f"{channel.name}.nii.gz"
-        _write_nifti(folder / files[channel.name], channel.array, channel.grid)
-        sidecar = dict(channel.sidecar)
-        write_json(folder / f"{channel.name}.json", finite(_kept(sidecar, request)))
+        write_json(folder / f"{channel.name}.json", finite(_kept(dict(channel.sidecar), request)))
     for contoured in space.masks:
-        files[contoured.name] = f"{contoured.name}.nii.gz"
-        _write_nifti(folder / files[contoured.name], contoured.mask.astype(np.uint8), contoured.grid)
         write_json(folder / f"{contoured.name}.json", _mask_sidecar(contoured, request))
     for name, registration in space.transforms.items():
         write_json(folder / "transforms" / f"{name}.json", registration.describe())
@@ -223,6 +228,26 @@ def _write_visit(space: Space, folder: Path, request: ImportRequest) -> dict[str
         (folder / "transforms").mkdir(exist_ok=True)
         draw(folder / "transforms" / f"{name}.png")
     return files
+
+
+def _write_doses(visit: Visit, reference: Channel, folder: Path) -> list[str]:
+    """Planned dose in Gy beside the channels; not a column of the manifest, since dose is no image of the tumour."""
+    notes = []
+    places = [h.place for entry in visit.series if entry.modality == "RTDOSE" for h in entry.headers]
+    for number, place in enumerate(place for place in places if not place.member):
+        name = "DOSE_GY" if number == 0 else f"DOSE_GY_{number + 1}"
+        try:
+            dose = read_dose(Path(place.path))
+        except DicomError as error:
+            notes.append(f"{name} is left out: {error}")
+            continue
+        _write_nifti(folder / f"{name}.nii.gz", dose.dose_gy, dose.grid)
+        here = dose.frame_of_reference_uid == reference.frame_of_reference_uid
+        content = {"Quantity": "planned dose", "Units": "Gy", "SummationType": dose.summation_type, "InOneSpace": here}
+        write_json(folder / f"{name}.json", content)
+        if not here:
+            notes.append(f"{name} lies in another frame of reference than {reference.name} and was not moved")
+    return notes
 
 
 # What the import itself says; the rest of a sidecar comes from the header and is scrubbed.

@@ -25,7 +25,6 @@ from hypoxnet.dicom.volumes import slices_of
 
 COUNT = 600
 LONGEST_S = 2.0
-BROKEN = (flip for flip in MUTATIONS[:5])
 SHAPE = (6, 5, 4)
 
 
@@ -46,6 +45,7 @@ def mutated(originals: list[bytes], seed: int) -> tuple[str, bytes]:
 
 def test_mutants_are_read_or_refused_in_one_sentence(originals, tmp_path):
     path = tmp_path / "mutant.dcm"
+    said: list[str] = []
     for seed in range(COUNT):
         with warnings.catch_warnings():
             # Of pydicom writing what it knows to be wrong.
@@ -57,15 +57,18 @@ def test_mutants_are_read_or_refused_in_one_sentence(originals, tmp_path):
             try:
                 read(path)
             except DicomError as error:
-                assert "\n" not in str(error), (seed, name)
+                said.append(str(error))
             except Exception as error:
                 raise AssertionError(f"{read.__name__} of seed {seed}, {name}: {error!r}") from error
         assert time.monotonic() - began < LONGEST_S, (seed, name)
+    assert len(said) > COUNT
+    assert all(len(text.splitlines()) == 1 for text in said)
 
 
 def test_series_with_a_broken_slice_become_channels_or_a_sentence(tmp_path):
     rules = default_rules()
-    outcomes = set()
+    said: list[str] = []
+    read = 0
     for seed in range(60):
         folder = tmp_path / str(seed)
         modality = ("CT", "MR", "PT")[seed % 3]
@@ -83,11 +86,12 @@ def test_series_with_a_broken_slice_become_channels_or_a_sentence(tmp_path):
                     match = rules.channel_of(series) or Match(series, "T1W", "test", "test")
                     try:
                         read_channel_series(match)
-                        outcomes.add("read")
+                        read += 1
                     except DicomError as error:
-                        assert "\n" not in str(error)
-                        outcomes.add("refused")
-    assert outcomes == {"read", "refused"}
+                        said.append(str(error))
+    assert read > 0
+    assert said
+    assert all(len(text.splitlines()) == 1 for text in said)
 
 
 def test_two_patients_in_one_series_are_a_fault(tmp_path):

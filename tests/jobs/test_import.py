@@ -204,3 +204,18 @@ def test_an_mr_of_another_frame_is_left_out_when_not_registered(tree, tmp_path, 
     assert status == 0
     assert "T1W: left out, in another frame of reference than FMISO_SUV and not registered" in out
     assert "T1W" not in (output / "manifest.csv").read_text().splitlines()[0]
+
+
+def test_a_planned_dose_lies_beside_the_channels_in_gray(tree, tmp_path, capsys):
+    from test_dose import dose_set, write
+
+    frame = f"{pydicom.dcmread(next((tree / 'a').glob('*.dcm'))).FrameOfReferenceUID}"
+    identity = {"PatientID": "HN0042", "StudyInstanceUID": "1.2.4.1", "SeriesInstanceUID": "1.2.3.5"}
+    write(dose_set(FrameOfReferenceUID=frame, StudyDate="20240102", **identity), tree / "dose.dcm")
+    output = tmp_path / "cohort"
+    status, _, err = run("import", tree, "--output", output, "--key", tmp_path / "key", capsys=capsys)
+    assert (status, err) == (0, "")
+    dose = next(output.rglob("DOSE_GY.nii.gz"))
+    assert nib.load(dose).get_fdata().max() == pytest.approx(59 * 0.7, rel=1e-5)
+    assert json.loads(dose.with_name("DOSE_GY.json").read_text())["InOneSpace"] is True
+    assert "DOSE" not in (output / "manifest.csv").read_text().splitlines()[0]
