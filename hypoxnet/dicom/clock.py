@@ -40,10 +40,15 @@ def combined(date: str, time: str) -> datetime | None:
         return None
 
 
-def same_day(earlier: datetime, later: datetime) -> tuple[datetime, str]:
+def same_day(earlier: datetime, later: datetime, *, drop_days: bool = True) -> tuple[datetime, str]:
     """The injection brought within the day before the scan, and what was done to it.
 
     Dates of de-identified files may be shifted apart, and a time without a date may lie before midnight.
+
+    Args:
+        earlier: The injection.
+        later: The scan.
+        drop_days: Whole days between them are an error of dates; not so for a nuclide that is imaged on the next day.
 
     Example:
         >>> same_day(datetime(2020, 1, 1, 23, 30), datetime(2020, 1, 1, 1, 0))[0]
@@ -51,7 +56,7 @@ def same_day(earlier: datetime, later: datetime) -> tuple[datetime, str]:
     """
     note = ""
     apart = later - earlier
-    if abs(apart) >= DAY:
+    if abs(apart) >= DAY and (drop_days or apart < -DAY):
         whole = apart // DAY
         earlier += whole * DAY
         note = f"the dates of injection and scan are {whole} whole days apart, these were dropped"

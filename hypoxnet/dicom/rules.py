@@ -16,7 +16,7 @@ from typing import Any
 from hypoxnet.dicom.conditions import CONDITIONS, attenuation_corrected
 from hypoxnet.dicom.index import SeriesEntry
 from hypoxnet.dicom.rules_file import ON_CONFLICT, MaskRule, Rule, parse_rules
-from hypoxnet.dicom.tracers import recognise_tracer
+from hypoxnet.dicom.tracers import names_in, recognise_tracer
 
 __all__ = [
     "ON_CONFLICT",
@@ -30,6 +30,9 @@ __all__ = [
     "default_rules_text",
     "read_rules",
 ]
+
+
+ANOTHER_TRACER = "PET_SUV"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,8 @@ class Rules:
         tracer = found.tracer if found else None
         if "{tracer}" in rule.channel and tracer is None:
             return None
+        if rule.channel == ANOTHER_TRACER and _names_a_tracer(series):
+            return None  # of which tracer is a contradiction, which a rule of the user's decides
         return Match(
             series=series,
             channel=rule.channel.replace("{tracer}", tracer or ""),
@@ -178,6 +183,11 @@ class Rules:
                 return largest[0], f"on_conflict is most_slices, it has {most}"
             return None, f"on_conflict is most_slices, {len(largest)} have {most}; make a rule narrower"
         return None, "on_conflict is refuse; make a rule narrower, or let on_conflict decide"
+
+
+def _names_a_tracer(series: SeriesEntry) -> bool:
+    first = series.first
+    return bool(names_in(f"{first.radiopharmaceutical} {first.series_description} {first.protocol_name}"))
 
 
 def _by_time(match: Match) -> tuple[Any, ...]:

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 # No injection is smaller; a smaller number is MBq.
 SMALLEST_DOSE_BQ = 1e5
 MEGA = 1e6
+# Nuclides that decay faster are gone the next day.
+SAME_DAY_HALF_LIFE_S = 3 * 3600.0
 # Taller than 3 means cm: nobody is 3 m tall, and nobody 3 cm.
 METRES_BELOW = 3.0
 # By the element in the meaning of the nuclide's code, `^18^Fluorine` or `F-18`.
@@ -207,7 +209,9 @@ class _Decision:
                 f"DecayCorrection (0054,1102) is {correction or 'missing'}; it must be START, ADMIN or NONE"
             )
         references = self._references(correction, half_life)
-        injected, note = same_day(self._injected(references[0]), references[0])
+        injected, note = same_day(
+            self._injected(references[0]), references[0], drop_days=half_life < SAME_DAY_HALF_LIFE_S
+        )
         if note:
             self._note(note)
         delays = [(reference - injected).total_seconds() for reference in references]

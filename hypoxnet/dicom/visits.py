@@ -108,20 +108,21 @@ def masks_of(
         channels: Those that were imported.
         rules: Which region is which mask.
         reference: The reference channel.
-
-    Raises:
-        DicomError: A structure set or segmentation is unreadable.
     """
     claims: dict[str, list[Contoured]] = {}
     notes: list[str] = []
     drawn_on: dict[int, bool] = {}
     for entry in series:
         for header in entry.headers:
-            if entry.modality == "RTSTRUCT":
-                found = _of_structures(_read(header.place, read_structures), channels, rules, notes)
-            elif entry.modality == "SEG":
-                found = _of_segments(header.place, rules)
-            else:
+            if entry.modality not in {"RTSTRUCT", "SEG"}:
+                continue
+            try:
+                if entry.modality == "RTSTRUCT":
+                    found = _of_structures(_read(header.place, read_structures), channels, rules, notes)
+                else:
+                    found = _of_segments(header.place, rules)
+            except DicomError as error:
+                notes.append(f"contours are left out: {error}")
                 continue
             on_reference = reference.series_uid in header.referenced_series_uids
             for contoured in found:

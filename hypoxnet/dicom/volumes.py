@@ -111,7 +111,10 @@ def slices_of(path: Path) -> list[Slice]:
 
 
 def _plane(dataset: Dataset, pixels: NDArray[Any], path: Path) -> Slice:
-    slope, intercept = float(dataset.get("RescaleSlope", 1) or 1), float(dataset.get("RescaleIntercept", 0) or 0)
+    given = dataset.get("RescaleSlope")
+    slope, intercept = float(1 if given is None else given), float(dataset.get("RescaleIntercept", 0) or 0)
+    if slope == 0:
+        raise DicomError(f"{path}: RescaleSlope (0028,1053) is 0, which makes every voxel the same; export it again")
     for keyword in ("PixelData", "FloatPixelData"):
         if keyword in dataset:
             delattr(dataset, keyword)

@@ -138,15 +138,22 @@ def import_folder(request: ImportRequest, *, progress: Progress | None = None) -
     visits = [(patient, visit) for patient, series in by_patient(index.series).items() for visit in visits_of(series)]
     manifest = None
     sources: dict[str, tuple[Path, ...]] = {}
+    names: dict[str, str] = {}
     for number, (patient, visit) in enumerate(visits):
-        case = request.name(patient) + ("" if visit.name == "baseline" else f"_{visit.name}")
+        case = visit.name
         try:
+            name = request.name(patient)
+            if names.setdefault(name, patient) != patient:
+                raise DicomError(
+                    f"patients {names[name]!r} and {patient!r} would both be called {name}; import with pseudonyms"
+                )
+            case = name + ("" if visit.name == "baseline" else f"_{visit.name}")
             row, said, sources[case] = _import_visit(patient, visit, request)
             rows.append(row)
             notes += [f"{case}: {text}" for text in said]
             manifest = _write_manifest(request.output, rows)
         except HypoxNetError as error:
-            failed[case] = str(error)
+            failed[f"{case} ({number + 1})" if case in failed else case] = str(error)
             log.error("%s: %s", case, error)
         tell("visits", number + 1, len(visits))
     return ImportRun(manifest, tuple(rows), failed, tuple(notes), index, sources)

@@ -219,3 +219,26 @@ def test_a_planned_dose_lies_beside_the_channels_in_gray(tree, tmp_path, capsys)
     assert nib.load(dose).get_fdata().max() == pytest.approx(59 * 0.7, rel=1e-5)
     assert json.loads(dose.with_name("DOSE_GY.json").read_text())["InOneSpace"] is True
     assert "DOSE" not in (output / "manifest.csv").read_text().splitlines()[0]
+
+
+def test_two_patients_of_one_name_do_not_overwrite_each_other(tree, tmp_path, capsys):
+    write_pet(tree / "b", patient="HN 0042", series="8", study="2")
+    write_pet(tree / "c", patient="HN_0042", series="9", study="3")
+    output = tmp_path / "cohort"
+    status, _, err = run("import", tree, "--output", output, "--keep-identifiers", capsys=capsys)
+    assert status == 2
+    assert "would both be called HN_0042; import with pseudonyms" in err
+    assert len((output / "manifest.csv").read_text().splitlines()) == 3
+
+
+def test_a_broken_structure_set_leaves_the_images(tree, tmp_path, capsys):
+    source = pydicom.dcmread(next((tree / "a").glob("*.dcm")), stop_before_pixels=True)
+    source.Modality, source.SOPClassUID, source.SOPInstanceUID = "RTSTRUCT", "1.2.840.10008.5.1.4.1.1.481.3", "1.2.5"
+    source.SeriesInstanceUID = "1.2.3.11"
+    source.file_meta.MediaStorageSOPClassUID, source.file_meta.MediaStorageSOPInstanceUID = source.SOPClassUID, "1.2.5"
+    source.save_as(tree / "rs.dcm", enforce_file_format=True)
+    output = tmp_path / "cohort"
+    status, out, _ = run("import", tree, "--output", output, "--key", tmp_path / "key", capsys=capsys)
+    assert status == 0
+    assert "contours are left out" in out
+    assert len((output / "manifest.csv").read_text().splitlines()) == 2
