@@ -35,6 +35,8 @@ def run_inference_job(config: InferJobConfig) -> int:
         HypoxNetError: The bundle, the manifest or the output folder cannot be used.
     """
     bundle, output = _paths(config)
+    if config.input == "manifest":
+        read_manifest(Path(config.manifest).expanduser())  # a faulty one leaves no output
     predictor = load_predictor(bundle, config.inference)
     log_to(output / "run.log")
     manifest, sources, not_imported = _cohort(config, output)

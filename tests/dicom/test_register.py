@@ -72,9 +72,9 @@ def test_a_part_of_the_body_is_found_from_a_structure_contoured_in_both():
     part = image[:, :, 8:40]
     place = grid.matrix @ np.array([0, 0, 8, 1.0])
     affine = grid.matrix.copy()
-    affine[:3, 3] = [*place[:3], 30.0, 20.0, 900.0]
+    affine[:3, 3] = place[:3] + np.array([30.0, 20.0, 900.0])
     part_grid = Grid.from_affine(part.shape, affine)
-    shift = [*np.array([-30.0, -20.0, -900.0]), 4.0, -5.0, 6.0]
+    shift = np.array([-26.0, -25.0, -894.0])
     found = register_rigid(image, grid, moving=part, moving_grid=part_grid, start_mm=shift)
     target = part_grid.corners_mm() - [30.0, 20.0, 900.0]
     error = target_registration_error_mm(found.matrix, fixed_points=target, moving_points=part_grid.corners_mm())
