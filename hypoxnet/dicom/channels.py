@@ -28,6 +28,8 @@ from hypoxnet.geometry import Grid
 from hypoxnet.quantities import QUANTITIES
 
 MILLI = 1e-3
+# Of one slice, and applied to the voxels already.
+ALREADY_DONE = frozenset({"RescaleSlope", "RescaleIntercept", "RescaleType", "Units"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +190,11 @@ def _channel(match: Match, array: NDArray[np.float32], stack: Stack, more: Mappi
         raise DicomError(f"{match.series.description}: holds values that are no numbers; export it again")
     what = QUANTITIES.get(match.channel)
     sidecar = {
+        **_header_values(stack.headers[0]),
         "Quantity": match.channel,
         "Units": what.unit if what else "a.u.",
         "ChosenBy": match.rule,
         "Why": match.why,
-        **_header_values(stack.headers[0]),
         **more,
         "Notes": list(stack.notes),
     }
@@ -206,7 +208,12 @@ def _header_values(header: Dataset) -> dict[str, Any]:
     """Plain values of the first slice; what may be handed on is decided by `pseudonyms.scrub`."""
     out: dict[str, Any] = {}
     for element in header:
-        if not element.keyword or element.VR in {"SQ", "OB", "OW", "OF", "UN"} or element.value in (None, ""):
+        if (
+            element.keyword in ALREADY_DONE
+            or not element.keyword
+            or element.VR in {"SQ", "OB", "OW", "OF", "UN"}
+            or element.value in (None, "")
+        ):
             continue
         value = element.value
         if element.VR in {"DS", "IS", "FL", "FD", "US", "SS", "UL", "SL"}:

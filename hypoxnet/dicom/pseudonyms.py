@@ -74,11 +74,13 @@ def read_or_make_key(path: Path, *, cohort: Path | None = None) -> bytes:
         raise DicomError(
             f"{path}: the key lies inside of {cohort} and would be handed on with it; choose another place"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _read_key(path)
+    except OSError as error:
+        if path.is_file():
+            return _read_key(path)
+        raise DicomError(f"{path}: the key cannot be kept there ({error.strerror}); name another file") from error
     key = secrets.token_bytes(KEY_BYTES)
     with os.fdopen(handle, "w", encoding="ascii") as stream:
         os.fchmod(stream.fileno(), 0o600)

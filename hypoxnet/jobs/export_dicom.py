@@ -128,6 +128,8 @@ def write_nifti_as_dicom(
     Raises:
         DicomError, CaseError: An input is unusable.
     """
+    if folder.exists() and not folder.is_dir():
+        raise DicomError(f"--output {folder} is a file; give a folder")
     series = read_source(source)
     made_by = Algorithm(algorithm, __version__)
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,9 +137,11 @@ def write_nifti_as_dicom(
     notes: list[str] = []
     if regions:
         read = read_regions(regions, {}, case="mask")
+        elsewhere = _beside(read, series)
         written, notes = write_regions(
             read, folder, prefix="regions", source=series, formats=formats, algorithm=made_by
         )
+        notes = [*elsewhere, *notes]
     for number, (name, path) in enumerate((maps or {}).items()):
         volume = _map(path, name)
         out = folder / f"{name}_map.dcm"
@@ -145,6 +149,30 @@ def write_nifti_as_dicom(
         write_parametric_map(out, volume.array, quantity=quantity(name), grid=volume.grid, source=series, series=output)
         written.append(out)
     return written, notes
+
+
+def _beside(regions: Regions, source: SourceSeries) -> list[str]:
+    """Refuse masks that reach out of the source series; say it when they lie on another grid.
+
+    Raises:
+        DicomError: A hundredth of a mask and more lies outside of the series: it was made from another.
+    """
+    if regions.grid.same_as(source.grid):
+        return []
+    to_index = np.linalg.inv(source.grid.matrix) @ regions.grid.matrix
+    for name, mask in regions.masks.items():
+        voxels = np.argwhere(mask)
+        if not len(voxels):
+            continue
+        there = np.c_[voxels, np.ones(len(voxels))] @ to_index.T
+        outside = ((there[:, :3] < -0.5) | (there[:, :3] > np.array(source.grid.shape) - 0.5)).any(axis=1).mean()
+        if outside > 0.01:
+            raise DicomError(
+                f"{name}: {100 * outside:.0f} % of its voxels lie outside of the source series "
+                f"({source.grid.describe()}); give the series that it was drawn on or made from"
+            )
+    series, masks = source.grid.described_beside(regions.grid)
+    return [f"the masks lie on {masks}, the series on {series}: contours are drawn on the planes of the series"]
 
 
 def _map(path: Path, name: str) -> Volume:

@@ -126,6 +126,8 @@ def import_folder(request: ImportRequest, *, progress: Progress | None = None) -
     Raises:
         DicomError: The folder does not exist, or holds no DICOM.
     """
+    if request.output.exists() and not request.output.is_dir():
+        raise DicomError(f"--output {request.output} is a file; give a folder")
     tell = progress or (lambda _what, _done, _all: None)
     index = index_folder(request.folder, jobs=request.jobs, progress=lambda done, total: tell("headers", done, total))
     if not index.series:
@@ -177,6 +179,7 @@ def _import_visit(
     space = into_one_space(channels, masks, regions=regions, reference=reference, register=request.register)
     notes += [*said, *space.notes]
     folder = request.output / request.name(patient) / visit.name
+    _refuse_loss(folder, {each.name for each in space.channels} | {each.name for each in space.masks})
     with replacing_folder(folder) as temporary:
         files = _write_visit(space, temporary, request)
         notes += _write_doses(visit, reference, temporary)
@@ -185,6 +188,17 @@ def _import_visit(
     series = next(entry for entry in visit.series if entry.series_uid == reference.series_uid)
     source = tuple(Path(header.place.path) for header in series.headers if not header.place.member)
     return row | {name: str(relative / file) for name, file in files.items()}, notes, source
+
+
+def _refuse_loss(folder: Path, names: set[str]) -> None:
+    """An import of part of a visit must not take away what an earlier one made."""
+    there = {path.name.removesuffix(".nii.gz") for path in folder.glob("*.nii.gz")} if folder.is_dir() else set()
+    lost = sorted(name for name in there - names if not name.startswith("DOSE_GY"))
+    if lost:
+        raise DicomError(
+            f"{folder} already holds {', '.join(lost)}, which this import has not; import the whole visit at once, or "
+            "into another folder"
+        )
 
 
 def _channels(assignment: Assignment, request: ImportRequest, patient: str, notes: list[str]) -> list[Channel]:
@@ -292,7 +306,10 @@ def _write_manifest(output: Path, rows: Iterable[Mapping[str, str]]) -> Path:
     if path.is_file():
         for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
             merged[row["case_id"], row["visit"]] = {k: v for k, v in row.items() if v}
-    merged |= {(row["case_id"], row["visit"]): row for row in rows}
+    for made in rows:
+        key = (made["case_id"], made["visit"])
+        # What was entered by hand, outcomes and covariates, stays.
+        merged[key] = {**merged.get(key, {}), **made}
     present = {name for row in merged.values() for name in row}
     order = ["case_id", "visit", *(n for n in (*QUANTITIES, *RAW_SERIES, *MASKS) if n in present)]
     order += sorted(present - set(order))
@@ -320,5 +337,7 @@ def read_patient_table(path: Path) -> dict[str, PatientTable]:
             weight, height = (float(row[name]) if row.get(name) else None for name in ("weight_kg", "height_cm"))
         except ValueError as error:
             raise DicomError(f"{path}: line {number}: {error}; give numbers in kg and cm") from error
+        if row["patient_id"].strip() in out:
+            raise DicomError(f"{path}: line {number}: {row['patient_id']} is there twice; keep one line per patient")
         out[row["patient_id"].strip()] = PatientTable(weight, height, (row.get("sex") or "").strip() or None)
     return out

@@ -242,3 +242,43 @@ def test_a_broken_structure_set_leaves_the_images(tree, tmp_path, capsys):
     assert status == 0
     assert "contours are left out" in out
     assert len((output / "manifest.csv").read_text().splitlines()) == 2
+
+
+def test_an_import_of_a_part_does_not_take_away_what_is_there(tree, tmp_path, capsys):
+    output = tmp_path / "cohort"
+    arguments = ("import", tree, "--output", output, "--key", tmp_path / "key")
+    assert run(*arguments, capsys=capsys)[0] == 0
+    table = (output / "manifest.csv").read_text().splitlines()
+    (output / "manifest.csv").write_text(f"{table[0]},lrc_months,lrc_event\n{table[1]},31.5,0\n")
+    assert run(*arguments, capsys=capsys)[0] == 0
+    kept = next(csv.DictReader((output / "manifest.csv").read_text().splitlines()))
+    assert (kept["lrc_months"], kept["lrc_event"]) == ("31.5", "0")
+    for path in (tree / "a").glob("*.dcm"):
+        edit(path, Modality="CT", SOPClassUID="1.2.840.10008.5.1.4.1.1.2", SeriesDescription="CT neck")
+    status, _, err = run(*arguments, capsys=capsys)
+    assert status == 2
+    assert "already holds FMISO_SUV, which this import has not" in err
+    assert next(output.rglob("FMISO_SUV.nii.gz")).exists()
+
+
+def test_places_that_cannot_be_written_are_one_sentence(tree, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for arguments in (
+        ("import", tree, "--output", tmp_path / "file", "--key", tmp_path / "key"),
+        ("import", tree, "--output", tmp_path / "cohort", "--key", tmp_path / "file" / "key"),
+    ):
+        status, _, err = run(*arguments, capsys=capsys)
+        assert status == 2
+        assert len(err.strip().splitlines()) == 1
+
+
+def test_a_mask_of_another_place_is_refused(tree, tmp_path, capsys):
+    mask = np.zeros((20, 20, 20), np.uint8)
+    mask[5:15, 5:15, 5:15] = 1
+    affine = np.diag([-4.0, -4.0, 4.0, 1.0])
+    affine[:3, 3] = [500.0, 0.0, 0.0]
+    nib.save(nib.Nifti1Image(mask, affine), tmp_path / "m.nii.gz")
+    arguments = ("to-dicom", "--mask", f"GTVP={tmp_path / 'm.nii.gz'}", "--source", tree / "a")
+    status, _, err = run(*arguments, "--output", tmp_path / "out", capsys=capsys)
+    assert status == 2
+    assert "100 % of its voxels lie outside of the source series" in err
