@@ -16,6 +16,8 @@ from hypoxnet.errors import GeometryError
 
 Affine = NDArray[np.float64]
 
+# LPS, the coordinates of DICOM, to RAS+, those of NIfTI, and back: left becomes right, posterior becomes anterior.
+LPS_TO_RAS: Affine = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Scanners and converters write direction cosines with 6 to 7 digits: angles off by less than this are rounding.
 ROUNDING_DEGREES = 0.1
 # Corners of two grids that differ by less than this fraction of a voxel are the same grid.

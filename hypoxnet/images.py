@@ -1,4 +1,4 @@
-"""Reading volumes, masks and series: what is wrong is refused, what is repaired is reported."""
+"""Reading and writing volumes, masks and series: what is wrong is refused, what is repaired is reported."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from hypoxnet.errors import CaseError, GeometryError
+from hypoxnet.files import replacing
 from hypoxnet.geometry import Grid, without_shear
 from hypoxnet.quantities import Modality, quantity
 
@@ -102,6 +103,24 @@ def read_mask(path: Path, *, case: str) -> Volume:
             "a mask of its own"
         )
     return Volume(volume.array > 0.5, volume.grid, volume.repairs)
+
+
+def write_image(path: Path, array: NDArray[Any], grid: Grid) -> None:
+    """Write an array on a grid as NIfTI, in the array's own type, with the affine as scanner coordinates.
+
+    The file is whole or absent; the same array gives the same bytes.
+
+    Args:
+        path: Ends in `.nii` or `.nii.gz`.
+        array: i j k, or i j k t.
+        grid: Of the voxels.
+    """
+    image = nib.Nifti1Image(array, grid.matrix)
+    image.set_sform(grid.matrix, code=1)
+    image.set_qform(grid.matrix, code=1)
+    image.header.set_xyzt_units("mm", "sec")
+    with replacing(path) as temporary:
+        nib.save(image, temporary)
 
 
 def read_series_grid(path: Path, *, case: str) -> Grid:

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypoxnet.dicom.errors import DicomError
-from hypoxnet.geometry import Grid
+from hypoxnet.geometry import LPS_TO_RAS, Grid
 
 FloatArray = NDArray[np.float64]
 
-_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Direction cosines are written with six digits and more; a larger departure is no rotation.
 ORTHONORMAL = 1e-3
 # Plane positions may lie off an even lattice by this share of their distance.
@@ -75,7 +74,7 @@ def grid_of(
     affine = np.eye(4)
     affine[:3, :3] = axes * np.array([spacing[1], spacing[0], step])
     affine[:3, 3] = first
-    return Grid.from_affine(shape, _LPS @ affine)
+    return Grid.from_affine(shape, LPS_TO_RAS @ affine)
 
 
 def even_step(offsets: FloatArray, what: str) -> float:

@@ -21,8 +21,8 @@ from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from hypoxnet.dicom.errors import DicomError
-from hypoxnet.dicom.source import LPS_TO_RAS, SourceSeries
-from hypoxnet.geometry import Grid, without_shear
+from hypoxnet.dicom.source import SourceSeries
+from hypoxnet.geometry import LPS_TO_RAS, Grid, without_shear
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from hypoxnet.dicom.errors import DicomError
 from hypoxnet.dicom.planes import PlaneStack, stack_planes
 from hypoxnet.dicom.structures import CLOSED, NO_AREA_MM2, Contour, Roi, area_mm2, area_vector
-from hypoxnet.geometry import Grid
+from hypoxnet.geometry import LPS_TO_RAS, Grid
 
 FloatArray = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # A contour whose points leave an image plane by less than this share of the slice spacing lies in it.
 IN_PLANE = 0.1
 # A contour that is bent by more than this share of the smallest voxel edge is not planar.
@@ -86,7 +85,7 @@ def mask_of(roi: Roi, grid: Grid, *, frame_of_reference_uid: str) -> RoiMask:
     _check_frame(roi, frame_of_reference_uid)
     notes: list[str] = []
     contours = _closed(roi, notes)
-    to_index = np.linalg.inv(_LPS @ grid.matrix)
+    to_index = np.linalg.inv(LPS_TO_RAS @ grid.matrix)
     indices = [contour @ to_index[:3, :3].T + to_index[:3, 3] for contour in contours]
     _check_inside(roi, grid, indices, notes)
     frame = _frame(contours, indices, grid)
@@ -158,7 +157,7 @@ def _explain_empty(roi: Roi, grid: Grid, indices: list[FloatArray], notes: list[
 def _frame(contours: list[Contour], indices: list[FloatArray], grid: Grid) -> _Frame:
     """Directions of the contour planes: those of the image where contours lie in its planes."""
     bent = np.max([np.ptp(index, axis=0) for index in indices], axis=0)
-    axes = (_LPS @ grid.matrix)[:3, :3]
+    axes = (LPS_TO_RAS @ grid.matrix)[:3, :3]
     flat = int(np.argmin(bent))
     if bent[flat] <= IN_PLANE:
         first, second = (a for a in range(3) if a != flat)
@@ -184,7 +183,7 @@ def _directions(normal: FloatArray, first: FloatArray) -> FloatArray:
 
 def _thickness(frame: _Frame, grid: Grid) -> float:
     """Extent of a voxel along the normal of the contour planes, mm."""
-    return float(np.abs(frame.rows[2] @ (_LPS @ grid.matrix)[:3, :3]).sum())
+    return float(np.abs(frame.rows[2] @ (LPS_TO_RAS @ grid.matrix)[:3, :3]).sum())
 
 
 def _stack(roi: Roi, contours: list[Contour], frame: _Frame, grid: Grid) -> PlaneStack:
@@ -204,7 +203,7 @@ def _stack(roi: Roi, contours: list[Contour], frame: _Frame, grid: Grid) -> Plan
 
 def _fill(stack: PlaneStack, frame: _Frame, grid: Grid, points: FloatArray) -> tuple[Mask, bool]:
     """The mask, slice by slice along the axis that is most parallel to the normal, and whether it interpolates."""
-    affine = _LPS @ grid.matrix
+    affine = LPS_TO_RAS @ grid.matrix
     reach = (stack.half_mm + stack.tolerance_mm) * frame.rows[2]
     corners = np.concatenate([points - reach, points + reach])
     index = (corners - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
@@ -242,5 +241,5 @@ def _tell(stack: PlaneStack, frame: _Frame, grid: Grid, notes: list[str], *, int
 
 
 def _unit_axis(grid: Grid, axis: int) -> FloatArray:
-    column = (_LPS @ grid.matrix)[:3, axis]
+    column = (LPS_TO_RAS @ grid.matrix)[:3, axis]
     return np.asarray(column / np.linalg.norm(column), dtype=np.float64)

@@ -15,9 +15,8 @@ import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from hypoxnet.dicom.errors import DicomError
-from hypoxnet.geometry import Grid
+from hypoxnet.geometry import LPS_TO_RAS, Grid
 
-FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Forth and back must meet: a larger distance, in mm, says that one of the two ended in the wrong place.
 DOUBTFUL_MM = 3.0
 # No patient is turned further between two scans of one region; shifts say nothing, each scanner has its own origin.
@@ -111,7 +110,7 @@ def register_rigid(
 
 def _image(array: NDArray[np.floating], grid: Grid) -> sitk.Image:
     image = sitk.GetImageFromArray(np.ascontiguousarray(np.nan_to_num(array).transpose(2, 1, 0), dtype=np.float32))
-    affine = FLIP @ grid.matrix
+    affine = LPS_TO_RAS @ grid.matrix
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
     image.SetDirection((affine[:3, :3] / spacing).flatten().tolist())
@@ -129,7 +128,7 @@ def _shifted(fixed: sitk.Image, shift_mm: NDArray[np.float64]) -> sitk.Euler3DTr
     """The transform, fixed to moving points, that undoes a shift of the moving image."""
     transform = sitk.Euler3DTransform()
     transform.SetCenter(fixed.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in fixed.GetSize()]))
-    transform.SetTranslation((-(FLIP[:3, :3] @ shift_mm)).tolist())
+    transform.SetTranslation((-(LPS_TO_RAS[:3, :3] @ shift_mm)).tolist())
     return transform
 
 
@@ -198,7 +197,7 @@ def _matrix(transform: sitk.Euler3DTransform) -> NDArray[np.float64]:
     matrix = np.eye(4)
     matrix[:3, :3] = rotation
     matrix[:3, 3] = np.array(transform.GetTranslation()) + centre - rotation @ centre
-    return np.asarray(FLIP @ matrix @ FLIP, dtype=np.float64)
+    return np.asarray(LPS_TO_RAS @ matrix @ LPS_TO_RAS, dtype=np.float64)
 
 
 def _inconsistency_mm(there: NDArray[np.float64], back: NDArray[np.float64], grid: Grid) -> float:

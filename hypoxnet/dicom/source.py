@@ -16,10 +16,8 @@ from pydicom.dataset import Dataset
 
 from hypoxnet.dicom.errors import DicomError
 from hypoxnet.dicom.reading import dicom_failures, read_dataset
-from hypoxnet.geometry import Grid, without_shear
+from hypoxnet.geometry import LPS_TO_RAS, Grid, without_shear
 
-# LPS to RAS+ and back: left becomes right, posterior becomes anterior.
-LPS_TO_RAS: NDArray[np.float64] = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Direction cosines and spacings of one series agree to their written digits.
 SAME_DIRECTION = 1e-3
 # A slice further from its even place than this fraction of the step is a missing or a tilted slice, not rounding.

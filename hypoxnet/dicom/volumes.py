@@ -18,7 +18,7 @@ from scipy.ndimage import shift as moved
 
 from hypoxnet.dicom.errors import DicomError
 from hypoxnet.dicom.reading import dicom_failures, read_dataset
-from hypoxnet.geometry import Grid
+from hypoxnet.geometry import LPS_TO_RAS, Grid
 
 FloatArray = NDArray[np.float64]
 
@@ -30,7 +30,6 @@ OFF_LATTICE = 0.05
 MISSING_STEP = 1.5
 # A larger angle between the stack and the normal of its slices is gantry tilt, degrees.
 TILT_DEGREES = 0.1
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 # Headers of the slices, in their order, to one factor each.
 Factors = Callable[[Sequence[Dataset]], Sequence[float]]

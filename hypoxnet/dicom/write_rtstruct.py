@@ -25,9 +25,9 @@ from hypoxnet.dicom.contours import trace
 from hypoxnet.dicom.errors import DicomError
 from hypoxnet.dicom.output import LABEL, MANUFACTURER, RESEARCH_ONLY, SHORT, OutputSeries, check_regions
 from hypoxnet.dicom.regions import label_of, meaning_of
-from hypoxnet.dicom.source import LPS_TO_RAS, SourceSeries
+from hypoxnet.dicom.source import SourceSeries
 from hypoxnet.files import replacing
-from hypoxnet.geometry import Grid
+from hypoxnet.geometry import LPS_TO_RAS, Grid
 
 # A study is referred to by this class, retired but still the one that PS3.3 section C.8.8.5 names.
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"

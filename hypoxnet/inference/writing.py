@@ -6,14 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
 
 from hypoxnet.cases import Prediction
 from hypoxnet.errors import CaseError
 from hypoxnet.files import replacing_folder, sha256_of, write_json
-from hypoxnet.geometry import Grid
+from hypoxnet.images import write_image
 
 FORMAT = "hypoxnet-prediction"
 
@@ -37,22 +35,13 @@ def write_prediction(prediction: Prediction, folder: Path, *, digest: str = "") 
     refuse_foreign(folder, prediction.key)
     with replacing_folder(folder) as temporary:
         for region, probability in prediction.probability.items():
-            write_volume(probability, prediction.grid, temporary / f"{prediction.key}_{region}_probseg.nii.gz")
+            write_image(temporary / f"{prediction.key}_{region}_probseg.nii.gz", probability, prediction.grid)
         for region, mask in prediction.mask.items():
-            write_volume(mask.astype(np.uint8), prediction.grid, temporary / f"{prediction.key}_{region}_mask.nii.gz")
+            write_image(temporary / f"{prediction.key}_{region}_mask.nii.gz", mask.astype(np.uint8), prediction.grid)
         files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
         content = {"format": FORMAT, "key": prediction.key, **prediction.read_outs, "files": files, "digest": digest}
         write_json(temporary / f"{prediction.key}.json", content)
     return folder / f"{prediction.key}.json"
-
-
-def write_volume(array: NDArray[Any], grid: Grid, path: Path) -> None:
-    """Write a NIfTI file with a grid's affine (sform and qform, scanner coordinates), in the array's own type."""
-    image = nib.Nifti1Image(array, grid.matrix)
-    image.set_sform(grid.matrix, code="scanner")
-    image.set_qform(grid.matrix, code="scanner")
-    image.header.set_xyzt_units("mm", "sec")
-    nib.save(image, path)
 
 
 def finished(folder: Path, key: str, *, digest: str) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from hypoxnet.dicom.write_map import write_parametric_map
 from hypoxnet.dicom.write_rtstruct import write_rtstruct
 from hypoxnet.dicom.write_seg import write_seg
 from hypoxnet.geometry import Grid
-from hypoxnet.images import Volume, read_channel, read_mask, read_volume
+from hypoxnet.images import read_channel, read_mask, read_volume
 from hypoxnet.quantities import quantity
 
 FORMATS = ("seg", "probability", "rtstruct")
@@ -143,7 +143,7 @@ def write_nifti_as_dicom(
         )
         notes = [*elsewhere, *notes]
     for number, (name, path) in enumerate((maps or {}).items()):
-        volume = _map(path, name)
+        volume = read_channel(path, name, case=name)
         out = folder / f"{name}_map.dcm"
         output = OutputSeries(made_by, number=9101 + number)
         write_parametric_map(out, volume.array, quantity=quantity(name), grid=volume.grid, source=series, series=output)
@@ -173,8 +173,3 @@ def _beside(regions: Regions, source: SourceSeries) -> list[str]:
             )
     series, masks = source.grid.described_beside(regions.grid)
     return [f"the masks lie on {masks}, the series on {series}: contours are drawn on the planes of the series"]
-
-
-def _map(path: Path, name: str) -> Volume:
-
-    return read_channel(path, name, case=name)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from hypoxnet.dicom.channels import Channel, read_channel_series
@@ -24,8 +23,8 @@ from hypoxnet.dicom.rules import Assignment, Rules
 from hypoxnet.dicom.suv import PatientTable
 from hypoxnet.dicom.visits import Contoured, Visit, by_patient, masks_of, visits_of
 from hypoxnet.errors import HypoxNetError
-from hypoxnet.files import finite, replacing, replacing_folder, write_json, write_text
-from hypoxnet.geometry import Grid
+from hypoxnet.files import finite, replacing_folder, write_json, write_text
+from hypoxnet.images import write_image
 from hypoxnet.jobs.one_space import Space, into_one_space
 from hypoxnet.quantities import MASKS, QUANTITIES, RAW_SERIES
 
@@ -94,6 +93,10 @@ def plan_import(index: Index, request: ImportRequest) -> list[tuple[str, ...]]:
     """The dry run: patient, visit, series, files, what it becomes, and why."""
     rows: list[tuple[str, ...]] = []
     for patient, series in by_patient(index.series).items():
+        try:
+            name, refused = request.name(patient), ""
+        except DicomError as error:
+            name, refused = "", str(error)
         for visit in visits_of(series):
             assignment = request.rules.assign(visit.series)
             becomes = {m.series.series_uid: (m.channel, m.why) for m in assignment.matches}
@@ -106,13 +109,13 @@ def plan_import(index: Index, request: ImportRequest) -> list[tuple[str, ...]]:
                     why = f"{len(regions)} regions"
                 rows.append(
                     (
-                        request.name(patient),
+                        name,
                         visit.name,
                         entry.modality,
                         entry.description,
                         str(entry.files),
-                        channel,
-                        why,
+                        "" if refused else channel,
+                        refused or why,
                     )
                 )
     return rows
@@ -150,7 +153,7 @@ def import_folder(request: ImportRequest, *, progress: Progress | None = None) -
                     f"patients {names[name]!r} and {patient!r} would both be called {name}; import with pseudonyms"
                 )
             case = name + ("" if visit.name == "baseline" else f"_{visit.name}")
-            row, said, sources[case] = _import_visit(patient, visit, request)
+            row, said, sources[case] = _import_visit(patient, visit, request, name=name)
             rows.append(row)
             notes += [f"{case}: {text}" for text in said]
             manifest = _write_manifest(request.output, rows)
@@ -162,7 +165,7 @@ def import_folder(request: ImportRequest, *, progress: Progress | None = None) -
 
 
 def _import_visit(
-    patient: str, visit: Visit, request: ImportRequest
+    patient: str, visit: Visit, request: ImportRequest, *, name: str
 ) -> tuple[dict[str, str], list[str], tuple[Path, ...]]:
     """Read, bring into one space and write one visit; returns its row, what is to be said of it, and its source."""
     assignment = request.rules.assign(visit.series)
@@ -178,16 +181,16 @@ def _import_visit(
     masks, regions, said = masks_of(visit.series, channels, request.rules, reference=reference)
     space = into_one_space(channels, masks, regions=regions, reference=reference, register=request.register)
     notes += [*said, *space.notes]
-    folder = request.output / request.name(patient) / visit.name
+    folder = request.output / name / visit.name
     _refuse_loss(folder, {each.name for each in space.channels} | {each.name for each in space.masks})
     with replacing_folder(folder) as temporary:
         files = _write_visit(space, temporary, request)
         notes += _write_doses(visit, reference, temporary)
     relative = folder.relative_to(request.output)
-    row = {"case_id": request.name(patient), "visit": visit.name}
+    row = {"case_id": name, "visit": visit.name}
     series = next(entry for entry in visit.series if entry.series_uid == reference.series_uid)
     source = tuple(Path(header.place.path) for header in series.headers if not header.place.member)
-    return row | {name: str(relative / file) for name, file in files.items()}, notes, source
+    return row | {column: str(relative / file) for column, file in files.items()}, notes, source
 
 
 def _refuse_loss(folder: Path, names: set[str]) -> None:
@@ -237,7 +240,7 @@ def _write_visit(space: Space, folder: Path, request: ImportRequest) -> dict[str
     images += [(m.name, m.mask.astype(np.uint8), m.grid) for m in space.masks]
     # Compression leaves the interpreter alone, so that threads gain.
     with ThreadPoolExecutor() as pool:
-        for done in [pool.submit(_write_nifti, folder / files[name], array, grid) for name, array, grid in images]:
+        for done in [pool.submit(write_image, folder / files[name], array, grid) for name, array, grid in images]:
             done.result()
     for channel in space.channels:
         write_json(folder / f"{channel.name}.json", finite(_kept(dict(channel.sidecar), request)))
@@ -262,7 +265,7 @@ def _write_doses(visit: Visit, reference: Channel, folder: Path) -> list[str]:
         except DicomError as error:
             notes.append(f"{name} is left out: {error}")
             continue
-        _write_nifti(folder / f"{name}.nii.gz", dose.dose_gy, dose.grid)
+        write_image(folder / f"{name}.nii.gz", dose.dose_gy, dose.grid)
         here = dose.frame_of_reference_uid == reference.frame_of_reference_uid
         content = {"Quantity": "planned dose", "Units": "Gy", "SummationType": dose.summation_type, "InOneSpace": here}
         write_json(folder / f"{name}.json", content)
@@ -288,15 +291,6 @@ def _kept(sidecar: Mapping[str, Any], request: ImportRequest) -> dict[str, Any]:
 def _mask_sidecar(contoured: Contoured, request: ImportRequest) -> dict[str, Any]:
     source = contoured.source if request.key is None else contoured.source[1:]
     return {"Mask": contoured.name, "Meaning": MASKS[contoured.name], "Source": list(source)}
-
-
-def _write_nifti(path: Path, array: np.ndarray[Any, Any], grid: Grid) -> None:
-    image = nib.Nifti1Image(array, grid.matrix)
-    image.set_sform(grid.matrix, code=1)
-    image.set_qform(grid.matrix, code=1)
-    image.header.set_xyzt_units("mm", "sec")
-    with replacing(path) as temporary:
-        nib.save(image, temporary)
 
 
 def _write_manifest(output: Path, rows: Iterable[Mapping[str, str]]) -> Path:

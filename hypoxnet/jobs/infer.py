@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from hypoxnet.bundle.schema import BundleSpec
+from hypoxnet.cases import CaseRecord
 from hypoxnet.data.cache import default_cache_folder
 from hypoxnet.data.manifest import read_manifest
 from hypoxnet.dicom.errors import DicomError
 from hypoxnet.errors import ConfigError, HypoxNetError
-from hypoxnet.inference.predictor import Predictor, load_predictor
+from hypoxnet.inference.predictor import load_predictor
 from hypoxnet.inference.run import TABLE, InferenceRun, run_inference
 from hypoxnet.jobs.config import InferJobConfig
 from hypoxnet.jobs.derive import MapCache
@@ -35,27 +38,41 @@ def run_inference_job(config: InferJobConfig) -> int:
         HypoxNetError: The bundle, the manifest or the output folder cannot be used.
     """
     bundle, output = _paths(config)
-    if config.input == "manifest":
-        read_manifest(Path(config.manifest).expanduser())  # a faulty one leaves no output
+    listed = Path(config.manifest).expanduser()
+    cohort = None if config.input == "dicom" else Cohort(listed, read_manifest(listed))
     predictor = load_predictor(bundle, config.inference)
     log_to(output / "run.log")
-    manifest, sources, not_imported = _cohort(config, output)
-    records = read_manifest(manifest)
-    log.info("%s (%s) on %d cases of %s", predictor.spec.name, predictor.spec.digest[:12], len(records), manifest)
-    spec = predictor.spec
+    cohort = cohort or _imported(config, output)
+    spec, records = predictor.spec, cohort.records
+    log.info("%s (%s) on %d cases of %s", spec.name, spec.digest[:12], len(records), cohort.manifest)
     maps = MapCache(default_cache_folder() / "maps", MapsConfig.from_json(spec.maps), spec.settings.channels)
     run = run_inference(predictor, records, output, recompute=config.inference.recompute, complete=maps.complete)
     formats = [name for name in config.output_format if name != "nifti"]
-    not_written = _write_dicom(run, predictor, sources, output, formats) if formats else {}
+    not_written = _write_dicom(run, spec, cohort.sources, output, formats) if formats else {}
     if run.failed:
         log.error("%d of %d cases failed; column reason of %s says why", len(run.failed), len(records), run.predictions)
-    return SOME_FAILED if run.failed or not_imported or not_written else 0
+    return SOME_FAILED if run.failed or cohort.failed or not_written else 0
 
 
-def _cohort(config: InferJobConfig, output: Path) -> tuple[Path, Mapping[str, tuple[Path, ...]], Mapping[str, str]]:
-    """The manifest; of DICOM, the files of each case's reference series, and what could not be imported."""
-    if config.input == "manifest":
-        return Path(config.manifest).expanduser(), {}, {}
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """What a bundle is applied to.
+
+    Args:
+        manifest: The table.
+        records: Its cases.
+        sources: Of DICOM, the files of each case's reference series.
+        failed: Of DICOM, what could not be imported, with the reason.
+    """
+
+    manifest: Path
+    records: tuple[CaseRecord, ...]
+    sources: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+def _imported(config: InferJobConfig, output: Path) -> Cohort:
+    """The cohort of a tree of DICOM, imported below the output."""
     from hypoxnet.dicom.pseudonyms import default_key_path, read_or_make_key
     from hypoxnet.dicom.rules import default_rules, read_rules
     from hypoxnet.jobs.import_dicom import ImportRequest, import_folder
@@ -67,12 +84,12 @@ def _cohort(config: InferJobConfig, output: Path) -> tuple[Path, Mapping[str, tu
         log.warning("%s", text)
     if run.manifest is None:
         raise DicomError(f"{config.folder}: no visit could be imported: {'; '.join(run.failed.values())}")
-    return run.manifest, run.sources, run.failed
+    return Cohort(run.manifest, read_manifest(run.manifest), run.sources, run.failed)
 
 
 def _write_dicom(
     run: InferenceRun,
-    predictor: Predictor,
+    spec: BundleSpec,
     sources: Mapping[str, tuple[Path, ...]],
     output: Path,
     formats: Sequence[str],
@@ -82,12 +99,13 @@ def _write_dicom(
     from hypoxnet.dicom.source import read_source
     from hypoxnet.jobs.export_dicom import read_regions, write_regions
 
-    spec = predictor.spec
     failed: dict[str, str] = {}
     for key in (*run.kept, *run.predicted):
         folder = output / key
         names = {r.name: r.masks[0] if len(r.masks) == 1 else r.name for r in spec.settings.regions}
         try:
+            if key not in sources:
+                raise DicomError("the files of its original series are not in the folder; give the one that has them")
             regions = read_regions(
                 {shown: folder / f"{key}_{name}_mask.nii.gz" for name, shown in names.items()},
                 {shown: folder / f"{key}_{name}_probseg.nii.gz" for name, shown in names.items()},
@@ -115,7 +133,8 @@ def _paths(config: InferJobConfig) -> tuple[Path, Path]:
     wanted = "manifest" if config.input == "manifest" else "folder"
     for name in ("bundle", wanted, "output"):
         if not getattr(config, name):
-            raise ConfigError(f"{name} is missing; python infer.py bundle=DIR manifest=cohort.csv output=DIR")
+            example = "manifest=cohort.csv" if wanted == "manifest" else "input=dicom folder=DIR"
+            raise ConfigError(f"{name} is missing; python infer.py bundle=DIR {example} output=DIR")
     bundle, cohort, output = (Path(p).expanduser() for p in (config.bundle, getattr(config, wanted), config.output))
     if not bundle.is_dir():
         raise ConfigError(f"bundle={bundle} is not a folder; give the folder that holds checksums.json")

@@ -16,10 +16,9 @@ from hypoxnet.errors import HypoxNetError, MapError
 from hypoxnet.files import finite, write_json
 from hypoxnet.hypoxia.partial_volume import smallest_trusted_volume_ml
 from hypoxnet.hypoxia.uptake import suv_max, suv_mean, suv_peak
-from hypoxnet.images import read_mask, read_volume
+from hypoxnet.images import read_mask, read_volume, write_image
 from hypoxnet.maps.fitting import Progress
 from hypoxnet.maps.kinds.base import Extra, MadeMaps, MapInputs, MapKind
-from hypoxnet.maps.quantitative import write_image
 from hypoxnet.maps.series import Series, read_raw
 from hypoxnet.quantities import Modality
 from hypoxnet.report.map_picture import draw_map

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from hypoxnet import __version__
-from hypoxnet.files import finite, replacing, write_json
+from hypoxnet.files import finite, write_json
 from hypoxnet.geometry import Grid
+from hypoxnet.images import write_image
 from hypoxnet.quantities import Quantity
 
 # BIDS names of maps; others keep the name of their quantity.
@@ -116,13 +116,3 @@ class QuantitativeMap:
     def __repr__(self) -> str:
         share = f", {100 * self.outside_share:.1f} % outside the plausible range" if self.outside else ""
         return f"QuantitativeMap({self.quantity.name} [{self.quantity.unit}], {self.grid.describe()}{share})"
-
-
-def write_image(path: Path, array: NDArray[Any], grid: Grid) -> None:
-    """Write an array on a grid as NIfTI, with the affine as scanner coordinates."""
-    image = nib.Nifti1Image(array, grid.matrix)
-    image.set_sform(grid.matrix, code=1)
-    image.set_qform(grid.matrix, code=1)
-    image.header.set_xyzt_units("mm", "sec")
-    with replacing(path) as temporary:
-        nib.save(image, temporary)

@@ -5,7 +5,8 @@ import pytest
 from synthetic import ORIENTATIONS, edit, write_series
 
 from hypoxnet.dicom.errors import DicomError
-from hypoxnet.dicom.source import LPS_TO_RAS, read_source
+from hypoxnet.dicom.source import read_source
+from hypoxnet.geometry import LPS_TO_RAS
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

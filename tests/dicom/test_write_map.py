@@ -11,9 +11,9 @@ from synthetic import ORIENTATIONS, onto, rotated, write_series
 
 from hypoxnet.dicom.errors import DicomError
 from hypoxnet.dicom.map_codes import PRIVATE_SCHEME, quantity_code, unit_code
-from hypoxnet.dicom.source import LPS_TO_RAS, read_source
+from hypoxnet.dicom.source import read_source
 from hypoxnet.dicom.write_map import PADDING, write_parametric_map
-from hypoxnet.geometry import Grid
+from hypoxnet.geometry import LPS_TO_RAS, Grid
 from hypoxnet.quantities import QUANTITIES, Modality, Quantity
 
 # Not in the concepts of pydicom: units that UCUM spells and DICOM does not list.

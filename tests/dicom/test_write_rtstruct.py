@@ -10,9 +10,9 @@ from pydicom.uid import ImplicitVRLittleEndian
 from synthetic import ORIENTATIONS, edit, onto, rotated, write_series
 
 from hypoxnet.dicom.errors import DicomError
-from hypoxnet.dicom.source import LPS_TO_RAS, SourceSeries, read_source
+from hypoxnet.dicom.source import SourceSeries, read_source
 from hypoxnet.dicom.write_rtstruct import write_rtstruct
-from hypoxnet.geometry import Grid
+from hypoxnet.geometry import LPS_TO_RAS, Grid
 
 
 def shapes(shape: tuple[int, int, int]) -> dict[str, np.ndarray]:

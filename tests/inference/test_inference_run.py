@@ -214,17 +214,17 @@ from hypoxnet.inference.run import run_inference
 
 bundle, images, output, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
-write_volume, count = writing.write_volume, 0
+write_image, count = writing.write_image, 0
 
-def slow_in_the_second_case(array, grid, path):
+def slow_in_the_second_case(path, array, grid):
     global count
     count += 1
-    write_volume(array, grid, path)
+    write_image(path, array, grid)
     if count == 3:
         print("half written", flush=True)
         time.sleep(600)
 
-writing.write_volume = slow_in_the_second_case
+writing.write_image = slow_in_the_second_case
 records = [
     CaseRecord(p.name, channels={"FMISO_SUV": p / "fmiso.nii.gz", "T1W": p / "t1w.nii.gz"},
                masks={"GTVP": p / "gtvp.nii.gz"}, covariates={"age": 61.0}, line=2 + i)
