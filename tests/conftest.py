@@ -22,6 +22,7 @@ from hypoxnet.models.config import ModelConfig, OutcomeConfig
 from hypoxnet.models.joint import HypoxNet
 from hypoxnet.models.spec import ModelSpec
 from hypoxnet.phantom.cohort import make_cohort
+from hypoxnet.phantom.presets import preset
 from hypoxnet.training.config import TrackingConfig, TrainingConfig
 from hypoxnet.training.run import TrainingSetup
 from hypoxnet.transforms.config import AugmentConfig
@@ -150,7 +151,7 @@ def without_t1w() -> Callable[[CaseRecord], CaseRecord]:
 def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six phantoms on disk with their manifest."""
     folder = tmp_path_factory.mktemp("phantom")
-    make_cohort("test", folder, cases=6)
+    make_cohort(replace(preset("test"), cases=6), folder)
     return folder
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from hypoxnet import __version__
 from hypoxnet.cli.dicom import add_import, add_to_dicom
 from hypoxnet.cli.map import add_map
+from hypoxnet.cli.phantom import add_phantom
 from hypoxnet.errors import HypoxNetError
 
 OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hypoxnet {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_check(verbs)
-    _add_phantom(verbs)
+    add_phantom(verbs)
     add_map(verbs)
     add_import(verbs)
     add_to_dicom(verbs)
@@ -55,20 +56,6 @@ def _add_check(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     check.add_argument("--headers-only", action="store_true", help="read no voxels: quick, but ranges are not seen")
     check.add_argument("--jobs", type=int, default=0, help="processes; 0 is one per core (default)")
     check.set_defaults(run=_check)
-
-
-def _add_phantom(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    phantom = verbs.add_parser(
-        "phantom",
-        help="make a cohort of tumours whose oxygen is known",
-        description="Write a cohort of phantoms: NIfTI images, masks, manifest.csv and a datasheet of every parameter.",
-        epilog="example: hypoxnet phantom test phantoms --cases 4",
-    )
-    phantom.add_argument("preset", help="demo or test")
-    phantom.add_argument("output", type=Path, help="folder; a cohort that was begun there is finished")
-    phantom.add_argument("--seed", type=int, help="another seed than the preset's")
-    phantom.add_argument("--cases", type=int, help="another number of patients than the preset's")
-    phantom.set_defaults(run=_phantom)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -98,10 +85,3 @@ def _check(options: argparse.Namespace) -> int:
     count = len(inspection.faults)
     print(f"{options.manifest}: {count} fault{'s' if count != 1 else ''}", file=sys.stderr)
     return WRONG_INPUT
-
-
-def _phantom(options: argparse.Namespace) -> int:
-    from hypoxnet.phantom.cohort import make_cohort
-
-    print(make_cohort(options.preset, options.output, seed=options.seed, cases=options.cases, progress=True))
-    return OK

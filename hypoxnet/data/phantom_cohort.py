@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from hypoxnet.data.cache import default_cache_folder
-from hypoxnet.phantom.cohort import MANIFEST, make_cohort
-from hypoxnet.phantom.presets import VERSION, preset
+from hypoxnet.phantom.cohort import make_cohort
+from hypoxnet.phantom.parameters.cohort import VERSION
+from hypoxnet.phantom.presets import preset
+from hypoxnet.phantom.writing import MANIFEST
 
 
 def phantom_manifest(name: str, cache: Path | None = None) -> Path:
@@ -23,4 +25,4 @@ def phantom_manifest(name: str, cache: Path | None = None) -> Path:
     chosen = preset(name)
     folder = (cache or default_cache_folder()) / "phantom" / f"{name}-v{VERSION}-{chosen.digest()}"
     manifest = folder / MANIFEST
-    return manifest if manifest.exists() else make_cohort(name, folder, progress=True)
+    return manifest if manifest.exists() else make_cohort(chosen, folder, progress=True)
