@@ -14,6 +14,7 @@ from hypoxnet.phantom.fields import resampled
 from hypoxnet.phantom.imaging import DayTruth, Imaged, image_visit, reference_ratio
 from hypoxnet.phantom.mri.maps import true_maps
 from hypoxnet.phantom.outcome import TrueOutcome, draw_outcome
+from hypoxnet.phantom.oxygen.closure import Closure
 from hypoxnet.phantom.parameters.cohort import Preset, Visit
 from hypoxnet.phantom.subject import Subject, hypoxic_read_outs, make_subject
 from hypoxnet.phantom.treatment import control_probability, planned_dose, surviving_clonogens
@@ -49,15 +50,20 @@ def manifest_columns(chosen: Preset) -> tuple[str, ...]:
     return ("case_id", "visit", "site", *chosen.channels, *raw, *masks, "lrc_months", "lrc_event", *covariates)
 
 
-def make_phantom(chosen: Preset, number: int) -> Phantom:
+def make_phantom(chosen: Preset, number: int, closure: Closure | None = None) -> Phantom:
     """Patient `number` of a cohort; depends on nothing but the preset, its seed and the number.
+
+    Args:
+        chosen: Parameters.
+        number: Of the patient.
+        closure: Made for these parameters; looked up, or made in minutes, when None.
 
     Example:
         >>> from hypoxnet.phantom.presets import preset
         >>> make_phantom(preset("test"), 1).case_id
         'P0001'
     """
-    subject = make_subject(chosen, number)
+    subject = make_subject(chosen, number, closure)
     course = {w: subject.oxygen_of(subject.vessels_at(Visit("", week=w))) for w in chosen.treatment.oxygenation_weeks}
     weeks = list(course.values())
     known_oxygen = [None if visit.another_day else course.get(visit.week) for visit in chosen.visits]

@@ -18,6 +18,7 @@ from rich.progress import track
 from hypoxnet.errors import ConfigError
 from hypoxnet.files import write_json, write_text
 from hypoxnet.phantom.datasheet import datasheet_page, datasheet_rows
+from hypoxnet.phantom.oxygen.closure import Closure, closure_for
 from hypoxnet.phantom.parameters.cohort import VERSION, Preset
 from hypoxnet.phantom.parameters.oxygen import HYPOXIC_MMHG
 from hypoxnet.phantom.assemble import make_phantom, manifest_columns
@@ -33,6 +34,8 @@ from hypoxnet.phantom.writing import (
 )
 
 DATASHEET, DATASHEET_PAGE = "datasheet.json", "datasheet.md"
+# Where the closure of oxygen is kept, when the parameters are not those that it comes along for.
+CLOSURES = "closure"
 # Below this number of patients starting processes costs more than it saves.
 ENOUGH_FOR_PROCESSES = 16
 
@@ -62,7 +65,8 @@ def make_cohort(chosen: Preset, folder: Path, *, workers: int = 0, progress: boo
         raise ConfigError(f"workers={workers} must be 0 (one per core) or a number of processes")
     _claim(folder, chosen)
     missing = [n for n in range(1, chosen.cases + 1) if not (folder / case_name(n) / ROWS).exists()]
-    made = _each(partial(_write_one, chosen, folder), missing, workers)
+    closure = closure_for(chosen.oxygen, chosen.vessels, folder=folder / CLOSURES, progress=progress)
+    made = _each(partial(_write_one, chosen, folder, closure), missing, workers)
     bar = track(
         made,
         description=f"phantom {chosen.name}",
@@ -78,9 +82,9 @@ def make_cohort(chosen: Preset, folder: Path, *, workers: int = 0, progress: boo
     return folder / MANIFEST
 
 
-def _write_one(chosen: Preset, folder: Path, number: int) -> None:
+def _write_one(chosen: Preset, folder: Path, closure: Closure, number: int) -> None:
     with one_thread():
-        write_phantom(folder, make_phantom(chosen, number), manifest_columns(chosen))
+        write_phantom(folder, make_phantom(chosen, number, closure), manifest_columns(chosen))
 
 
 @contextmanager

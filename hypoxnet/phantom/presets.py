@@ -43,7 +43,7 @@ _SMALL = tuple(_small(hospital) for hospital in _FMISO_HOSPITALS)
 _LARGE = {"extent_mm": 144.0, "fine_mm": 2.0}
 
 PRESETS: dict[str, Preset] = {
-    "demo": Preset("demo", cases=320, hospitals=_SMALL, images=(PET_CHANNEL, "T1W", "R2STAR", "KTRANS", "ADC")),
+    "demo": Preset("demo", cases=360, hospitals=_SMALL, images=(PET_CHANNEL, "T1W", "R2STAR", "DR1", "ADC")),
     "standard": Preset("standard", cases=600, hospitals=(*_FMISO_HOSPITALS, _HILLS), images=_ALL, **_LARGE),
     "longitudinal": Preset(
         "longitudinal",

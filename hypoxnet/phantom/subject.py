@@ -99,8 +99,14 @@ def reoxygenated_share(whole: float, week: float, response_weeks: float) -> floa
     return float(whole * min(1.0, reached))
 
 
-def make_subject(chosen: Preset, number: int) -> Subject:
-    """Patient `number` of a cohort; depends on nothing but the preset, its seed and the number."""
+def make_subject(chosen: Preset, number: int, closure: Closure | None = None) -> Subject:
+    """Patient `number` of a cohort; depends on nothing but the preset, its seed and the number.
+
+    Args:
+        chosen: Parameters.
+        number: Of the patient.
+        closure: Made for these parameters; looked up, or made in minutes, when None.
+    """
     streams = Streams(chosen.seed, number)
     hospital = _hospital(chosen, streams("hospital"))
     patient = draw_patient(hospital.population, streams("patient"))
@@ -109,8 +115,15 @@ def make_subject(chosen: Preset, number: int) -> Subject:
     primary_ml = float(anatomy.primary.sum()) * anatomy.grid.voxel_ml
     patient = patient.staged(*stage(primary_ml, nodes_ml, streams("stage"), staging=hospital.population.staging))
     vasculature = make_vasculature(anatomy, chosen.vessels, streams("vessels"))
-    closure = closure_for(chosen.oxygen, chosen.vessels)
-    return Subject(chosen, number, hospital, patient, anatomy, vasculature, closure)
+    return Subject(
+        chosen,
+        number,
+        hospital,
+        patient,
+        anatomy,
+        vasculature,
+        closure or closure_for(chosen.oxygen, chosen.vessels),
+    )
 
 
 def _hospital(chosen: Preset, generator: np.random.Generator) -> Hospital:

@@ -1,7 +1,8 @@
 """Vessels of the object: how far apart, how much blood they carry, and how their supply cycles.
 
-Half the distance between vessels R is log-normal: a level of the patient, one of each node that goes with it, a growth from the
-rim to the core, and a texture. Tissue beyond a certain R is necrotic. Flow follows the number of vessels, loosely.
+Half the distance between vessels R is log-normal: a level of the patient, one of each node that goes with it, a growth
+from the rim to the core, and a texture. Where R is large, tissue is necrotic. Flow follows the number of vessels,
+loosely.
 
 Axis legend: D H W voxels.
 """
@@ -128,9 +129,7 @@ def _levels(anatomy: Anatomy, vessels: Vessels, generator: np.random.Generator) 
     return torch.from_numpy(levels).float().to(anatomy.nodes.device)[anatomy.nodes.long()]
 
 
-def _cycle(
-    radius: Tensor, anatomy: Anatomy, vessels: Vessels, generator: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+def _cycle(radius: Tensor, anatomy: Anatomy, vessels: Vessels, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Share of the supply that is lost at the trough, and place in the cycle at time 0."""
     spread = torch.exp(vessels.acute_spread * _field(anatomy, vessels.acute_mm, generator))
     poorer = (radius / vessels.tumour_um) ** vessels.acute_power
@@ -151,7 +150,8 @@ def _field(anatomy: Anatomy, length_mm: float, generator: np.random.Generator) -
 
 def _uniform(field: Tensor) -> Tensor:
     """A standard normal field as one that is uniform over 0 to 1."""
-    return torch.special.ndtr(field)
+    uniform: Tensor = torch.special.ndtr(field)
+    return uniform
 
 
 def _normal_radius(anatomy: Anatomy, vessels: Vessels) -> Tensor:

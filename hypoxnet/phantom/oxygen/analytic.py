@@ -1,9 +1,10 @@
 """Closed forms for simple arrangements of vessels; the solver and the closure are held against them.
 
 Source:
-    Krogh 1919, J Physiol 52:409, with Erlang's formula: a vessel of radius r supplies a cylinder of radius R whose tissue
-    consumes M everywhere, and nothing passes the cylinder's surface.
-    Drummond and Tahir 1984, Int J Multiphase Flow 10:515: flow along a square array of rods, which obeys the same equation.
+    Krogh 1919, J Physiol 52:409, with Erlang's formula: a vessel of radius r supplies a cylinder of radius R whose
+    tissue consumes M everywhere, and nothing passes the cylinder's surface.
+    Drummond and Tahir 1984, Int J Multiphase Flow 10:515: flow along a square array of rods, which obeys the same
+    equation.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import math
 
 import torch
 from torch import Tensor
-
 
 
 def krogh_supply_per_s(radius_um: Tensor, *, capillary_radius_um: float, diffusion_um2_per_s: float) -> Tensor:

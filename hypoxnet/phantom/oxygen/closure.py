@@ -6,8 +6,8 @@ A voxel of millimetres holds hundreds of capillaries. Its mean pO2 obeys
 
 with coefficients G and K that depend on R and p_v. They are chosen so that p and the mean consumption are those of the
 fine model, exactly, at every point of a table; Q nodes of equal weight tell how pO2 is distributed around its mean.
-Between the points the logarithms of G and K, and the nodes over their mean, are bilinear in log R and log p_v: so they can
-be differentiated, and nodes keep a mean of exactly 1. Beyond the table its edge is used.
+Between the points the logarithms of G and K, and the nodes over their mean, are bilinear in log R and log p_v: so they
+can be differentiated, and nodes keep a mean of exactly 1. Beyond the table its edge is used.
 
 Axis legend: A radii, B pressures, Q nodes; ... any axes of voxels.
 """
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,14 @@ class Calibration:
     disorder: float
     radius_um: tuple[float, ...] = RADII_UM
     vessel_mmhg: tuple[float, ...] = PRESSURES_MMHG
-    placements: int = 3
+    placements: int = 6
     nodes: int = 12
     seed: int = 1
 
     def __post_init__(self) -> None:
         for name in ("radius_um", "vessel_mmhg"):
             values = getattr(self, name)
-            if len(values) < 2 or any(b <= a for a, b in zip(values[:-1], values[1:], strict=True)):
+            if len(values) < 2 or any(b <= a for a, b in pairwise(values)):
                 raise ConfigError(f"{name}={values} of the oxygen closure must be two rising numbers or more")
         if self.radius_um[0] < 3.0 * self.capillary_radius_um:
             raise ConfigError(
@@ -260,14 +261,12 @@ def fine_states(
     """
     capillaries = place_capillaries(piece, disorder=calibration.disorder, generator=generator)
     states: dict[float, FineState] = {}
-    start = None
+    start: Tensor | None = None
     before = 1.0
     for pressure in sorted(vessel_mmhg, reverse=True):
         # The solution of the pressure before, scaled, saves a third of the work.
         scaled = None if start is None else start * (pressure / before)
-        state = solve_fine(
-            capillaries, calibration.oxygen, vessel_mmhg=pressure, voxel_um=piece.voxel_um, start=scaled
-        )
+        state = solve_fine(capillaries, calibration.oxygen, vessel_mmhg=pressure, voxel_um=piece.voxel_um, start=scaled)
         states[pressure] = state
         start, before = state.steady.po2, pressure
     return [states[pressure] for pressure in vessel_mmhg]
@@ -335,7 +334,9 @@ def from_json(content: dict[str, Any]) -> Closure:
     Raises:
         ConfigError: Its digest is not that of its parameters.
     """
-    calibration = Calibration(**{k: tuple(v) if isinstance(v, list) else v for k, v in content["calibration"].items()})
+    # JSON makes lists of tuples.
+    stated: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["calibration"].items()}
+    calibration = Calibration(**stated)
     if digest(calibration) != content["digest"]:
         raise ConfigError(
             f"the oxygen closure with digest {content['digest']} belongs to other parameters than it states "

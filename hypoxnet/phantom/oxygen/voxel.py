@@ -1,7 +1,7 @@
 """Oxygen of the object's voxels: the closure gives the exchange of each, the solver joins them by diffusion.
 
-Cycling supply lowers the pressure in the vessels, p_v (1 - loss); tissue follows within seconds (R^2 / D), so each moment is a
-steady state. The mean over a cycle is taken over a few phases, by Gauss-Chebyshev quadrature in the loss.
+Cycling supply lowers the pressure in the vessels, p_v (1 - loss); tissue follows within seconds (R^2 / D), so each
+moment is a steady state. The mean over a cycle is taken over a few phases, by Gauss-Chebyshev quadrature in the loss.
 
 Axis legend: D H W voxels, Q nodes; ... any axes of voxels.
 """
@@ -33,16 +33,16 @@ def oxygenation(
 ) -> Oxygenation:
     """Oxygen of every voxel.
 
-    Air, bone and what lies outside are no tissue; their pO2 is 0. Arteries and veins hold blood of a given pO2. In a voxel
-    that is partly necrotic, pO2 is that of the living tissue around its vessels.
+    Air, bone and what lies outside are no tissue; their pO2 is 0. Arteries and veins hold blood of a given pO2. In a
+    voxel that is partly necrotic, pO2 is that of the living tissue around its vessels.
 
     Args:
         vasculature: Vessels.
         anatomy: Where tissue is.
         oxygen: Diffusion, consumption, pressures.
         closure: Made for the same diffusion and consumption.
-        vessel_mmhg: pO2 in the capillaries at the crest of a cycle, one or D H W, instead of that of `oxygen`: breathing
-            oxygen raises it. Blood of the great vessels is raised by as much.
+        vessel_mmhg: pO2 in the capillaries at the crest of a cycle, one or D H W, instead of that of `oxygen`:
+            breathing oxygen raises it. Blood of the great vessels is raised by as much.
         minutes: A moment of the cycle; without it, the mean over the cycle, whose nodes are those of each phase.
 
     Returns:
@@ -84,7 +84,7 @@ def local_oxygenation(
     *,
     oxygen: Oxygen,
     closure: Closure,
-    vessel_mmhg: float | None = None,
+    vessel_mmhg: float | Tensor | None = None,
     acute: Tensor | None = None,
 ) -> Oxygenation:
     """Oxygen of voxels that exchange none with their neighbours; differentiable in `radius_um` and `acute`.
@@ -93,7 +93,7 @@ def local_oxygenation(
         radius_um: ..., R.
         oxygen: Consumption and pressures.
         closure: Made for the same diffusion and consumption.
-        vessel_mmhg: pO2 in the capillaries at the crest of a cycle, instead of that of `oxygen`.
+        vessel_mmhg: pO2 in the capillaries at the crest of a cycle, one or ..., instead of that of `oxygen`.
         acute: ..., share of the supply that is lost at the trough; without it, the supply does not cycle.
 
     Raises:

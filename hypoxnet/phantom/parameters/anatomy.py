@@ -19,7 +19,8 @@ _JUGULAR = "ultrasound of 35 adults, Korean J Anesthesiol 2004;47:499, right sid
 _LANDMARKS = "Mirjalili et al. 2012, Clin Anat 25:851, CT of 52 adults"
 _TRACHEA = "Lee et al. 1988, J Korean Radiol Soc 24:265, CT of 100 adults; mean of both sexes"
 _GLOTTIS = "CT of 100 adults (tool for selection of endotracheal tubes): narrowest level of the airway"
-_CANADA = "fitted to 298 patients of Vallieres et al. 2017 (TCIA Head-Neck-PET-CT)"
+# Its volumes rise from 10 ml at N0 to 45 ml at N3, so they are read as primary and nodes together.
+_CANADA = "set by hand so that primary and nodes together meet 298 patients of Vallieres et al. 2017, Sci Rep 7:10117"
 _HPV = "682 oropharyngeal carcinomas, Head Neck 2017;39:1524"
 
 
@@ -136,7 +137,7 @@ class Neck:
         0.45,
         "1",
         "share of oropharyngeal primaries in the base of tongue, else the tonsil",
-        "89 base of tongue, 109 tonsil of 205 (JAMA Otolaryngol 2016, retropharyngeal nodes)",
+        "89 base of tongue, 109 tonsil of 205 patients treated 2003 to 2010 (JAMA Otolaryngol, retropharyngeal nodes)",
         low=0,
         high=1,
     )
@@ -160,7 +161,12 @@ class Neck:
         0.3, "1", "correlation of the logarithms of the volumes of primary and node", "chosen", low=-0.99, high=0.99
     )
     largest_ml: float = number(
-        150.0, "ml", "volumes above are set to this", "1 % of Vallieres et al. 2017 are above 160 ml", above=1, high=400
+        150.0,
+        "ml",
+        "volumes above are set to this",
+        "chosen: 1 % of Vallieres et al. 2017 are above 160 ml",
+        above=1,
+        high=400,
     )
     level_two: float = number(
         0.65, "1", "share of nodes at level II, else III", "chosen: first stations of all four places", low=0, high=1
@@ -169,7 +175,7 @@ class Neck:
         0.18,
         "1",
         "share of nodes on the other side",
-        _CANADA + ": 32 of 85 with N2a, N2b or N2c have N2c",
+        "Vallieres et al. 2017, Sci Rep 7:10117: 32 of 85 with N2a, N2b or N2c have N2c",
         low=0,
         high=1,
     )
@@ -194,13 +200,13 @@ class Neck:
     )
     # Regions of reference.
     clear_mm: float = number(
-        10.0, "mm", "distance of the reference muscle from any tumour", "1 cm is usual", low=0, high=20
+        10.0, "mm", "distance of the reference muscle from any tumour", "chosen: 1 cm is usual", low=0, high=20
     )
     muscle_ml: float = number(
         4.5,
         "ml",
         "volume of the reference muscle, in three ellipsoids",
-        "three regions of 1 to 2 ml are usual",
+        "chosen: three regions of 1 to 2 ml are usual",
         above=0.5,
         high=12,
     )

@@ -101,7 +101,7 @@ class Preset:
     truth_maps: bool = False
     randomised: bool = False
     open_kbp: tuple[str, ...] = ()
-    extent_mm: float = number(96.0, "mm", "side of the cube that is imaged", "chosen", low=48, high=400)
+    extent_mm: float = number(96.0, "mm", "side of the cube that is imaged", "chosen", low=70, high=200)
     fine_mm: float = number(3.0, "mm", "voxel of the object", "chosen: below the scanners' resolution", above=0, high=6)
     without_mr: float = number(0.1, "1", "share of patients without any MR", "chosen", low=0, high=1)
     without_map: float = number(0.1, "1", "share of MR maps that are absent", "chosen", low=0, high=1)

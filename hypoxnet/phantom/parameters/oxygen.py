@@ -32,7 +32,12 @@ class Oxygen:
         15.0, "min", "period of cycling supply; one period for all", "median: Panek et al. 2017, PMC5516915", above=0
     )
     cycle_phases: int = number(
-        3, "1", "phases of the cycle that stand for it, Gauss-Chebyshev", "chosen: exact to the fifth power", low=1, high=32
+        3,
+        "1",
+        "phases of the cycle that stand for it, Gauss-Chebyshev",
+        "chosen: exact to the fifth power",
+        low=1,
+        high=32,
     )
 
     def __post_init__(self) -> None:
@@ -44,17 +49,19 @@ class Vessels:
     """Half the distance R between vessels (radius of the tissue cylinder of one), blood flow, and its cycles."""
 
     tumour_um: float = number(
-        46.0, "um", "R at the rim of a tumour, median", "chosen: with `core_growth`, hypoxia in about two of three tumours",
-        above=0,
+        33.0, "um", "R at the rim of a tumour, median",
+        "calibrated: share of tumours with hypoxia, TBRmax and HV as published (docs/explanation/phantom.md)", above=0,
     )  # fmt: skip
-    tumour_spread: float = number(0.22, "1", "SD of log R between patients", "chosen", low=0, high=1)
+    tumour_spread: float = number(0.38, "1", "SD of log R between patients", "calibrated with tumour_um", low=0, high=1)
     node_correlation: float = number(
         0.36, "1", "correlation of the levels of a node and its primary",
         "chosen: as reported for uptake of FMISO; vessels were not measured", low=0, high=1,
     )  # fmt: skip
-    core_growth: float = number(0.35, "1", "growth of log R from the rim to the depth", "chosen", low=0, high=2)
-    rim_mm: float = number(6.0, "mm", "depth at which 63 % of that growth is reached", "chosen", above=0)
-    texture: float = number(0.28, "1", "SD of log R inside a tumour, besides depth", "chosen", low=0, high=1)
+    core_growth: float = number(
+        0.55, "1", "growth of log R from the rim to the depth", "calibrated: HV and HF grow with the GTV", low=0, high=2
+    )
+    rim_mm: float = number(10.0, "mm", "depth at which 63 % of that growth is reached", "calibrated with it", above=0)
+    texture: float = number(0.2, "1", "SD of log R inside a tumour, besides depth", "calibrated with tumour_um", low=0, high=1)
     texture_mm: float = number(6.0, "mm", "correlation length of it", "chosen", above=0)
     necrosis_um: float = number(
         125.0, "um", "R of tissue that is half necrotic",
@@ -70,7 +77,7 @@ class Vessels:
     most_um: float = number(200.0, "um", "R is not above this", "chosen: where the closure ends", above=0)
     disorder: float = number(
         0.4, "1", "SD of a vessel's distance from its place in a lattice, in cells; 0 regular, from 0.5 on random",
-        "chosen: near random; regular to clustered in glioblastoma, Scott et al. 2016, doi 10.1371/journal.pcbi.1004712",
+        "chosen: near random; regular to clustered are found, Scott et al. 2016, doi 10.1371/journal.pcbi.1004712",
         low=0, high=10,
     )  # fmt: skip
     tumour_flow: float = number(
@@ -89,19 +96,21 @@ class Vessels:
     flow_spread: float = number(0.25, "1", "SD of log flow between patients", "chosen", low=0, high=1)
     flow_texture: float = number(0.3, "1", "SD of log flow inside a tumour, besides R", "chosen", low=0, high=1)
     acute_share: float = number(
-        0.33, "1", "supply lost at the trough in a tumour with R = tumour_um, median", _KIMURA, low=0, high=1
-    )
+        0.25, "1", "supply lost at the trough in a tumour with R = tumour_um, median",
+        "chosen: less than the third and more of a vessel that cycles (Kimura 1996), since a voxel holds hundreds of them",
+        low=0, high=1,
+    )  # fmt: skip
     acute_most: float = number(0.9, "1", "supply lost at the trough, at most", _KIMURA, low=0, high=1)
     acute_power: float = number(
-        0.5, "1", "the loss grows with this power of R", "chosen: stronger where vessels are few, Kimura et al. 1996", low=0,
-        high=4,
+        0.5, "1", "the loss grows with this power of R", "chosen: stronger where vessels are few, Kimura et al. 1996",
+        low=0, high=4,
     )  # fmt: skip
     acute_spread: float = number(0.5, "1", "SD of its logarithm inside a tumour", "chosen", low=0, high=2)
     acute_normal: float = number(0.05, "1", "supply lost at the trough in normal tissue", "chosen", low=0, high=1)
     acute_mm: float = number(4.0, "mm", "correlation length of the loss and of its phase", "chosen", above=0)
     day_change: float = number(
-        0.12, "1", "SD of the change of log R, and of log flow, between two days", "chosen: fitted to test-retest of PET",
-        low=0, high=1,
+        0.12, "1", "SD of the change of log R, and besides of log flow, between two days",
+        "chosen: to be fitted to test-retest of PET", low=0, high=1,
     )  # fmt: skip
     day_mm: float = number(6.0, "mm", "correlation length of that change", "chosen: as the texture", above=0)
 

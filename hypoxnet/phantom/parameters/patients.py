@@ -177,17 +177,16 @@ class Population:
         high=1.0,
     )
     alpha_per_gy: float = number(
-        0.33,
+        0.40,
         "1/Gy",
         "mean linear radiosensitivity of HPV-negative tumours, fully oxygenated, without chemotherapy",
-        "calibrated, with alpha_hpv_ratio, on the simple tumours of benchmarks/phantom_outcome.py: failure in 14 of 46 "
-        f"HPV-negative and 3 of 78 HPV-positive of the {VALLIERES}, and in 9 of 38 of DAHANCA 24. Estimates that hold "
-        "hypoxia: 0.24 (0.23-0.26), Pedicini et al. 2015",
+        "calibrated on the whole chain to published control (docs/explanation/phantom.md). Estimates that hold hypoxia "
+        "are lower: 0.24 (0.23-0.26), Pedicini et al. 2015",
         above=0.0,
         high=2.0,
     )
     alpha_spread_per_gy: float = number(
-        0.03,
+        0.02,
         "1/Gy",
         "standard deviation of radiosensitivity between patients",
         "chosen: less than the 0.08 between cell lines of Qi et al. 2012, for oxygen differs on top of it",
@@ -195,7 +194,7 @@ class Population:
         high=1.0,
     )
     alpha_hpv_ratio: float = number(
-        1.2,
+        1.12,
         "1",
         "radiosensitivity of HPV-positive over HPV-negative tumours",
         "calibrated, see alpha_per_gy; it stands for all that makes them curable, not for the cells alone",
@@ -215,10 +214,10 @@ class Population:
         1e7, "1/ml", "median density of clonogens in living tumour", "chosen: 1e5 to 1e8 is in use", above=0.0
     )
     clonogens_log10_spread: float = number(
-        0.5, "1", "standard deviation of its decimal logarithm between patients", "chosen", low=0.0, high=3.0
+        0.3, "1", "standard deviation of its decimal logarithm between patients", "chosen", low=0.0, high=3.0
     )
     til_log10_clonogens: float = number(
-        -1.5,
+        -1.0,
         "1",
         "change of that logarithm from no lymphocytes to 100 %",
         "chosen: direction of Nicolay et al. 2021, PMC8049369 (hazard ratio of failure 0.28, high against low), and of "
@@ -227,19 +226,18 @@ class Population:
         low=-6.0,
     )
     reoxygenation: float = number(
-        0.62,
+        0.6,
         "1",
         "mean over patients of the share of missing oxygen that returns during treatment",
-        "set so that two thirds are above one half: hypoxia resolved within two weeks in 138 of 208 patients, Gui et "
-        "al. 2024",
+        "calibrated with alpha_per_gy; hypoxia resolved within two weeks in 138 of 208 patients, Gui et al. 2024",
         above=0.0,
         high=0.99,
     )
     reoxygenation_concentration: float = number(
-        2.5,
+        12.0,
         "1",
         "sum of the two shapes of its beta distribution",
-        "chosen: wide, with early and with non-responders",
+        "calibrated: hazard ratio of early response 0.321 (Nicolay et al. 2021)",
         above=0.0,
     )
     oxygen_per_g_dl: float = number(

@@ -70,18 +70,18 @@ class Tracer:
     vb_high: float = number(0.15, "1", "largest share of blood in tumour", "chosen", low=0, high=1)
     partition: float = number(0.85, "1", "K1/k2 of living tumour", _LATE, above=0, high=3)
     partition_spread: float = number(
-        0.12, "1", "SD of the logarithm of partition between patients", "chosen", low=0, high=1
+        0.08, "1", "SD of the logarithm of partition between patients", "chosen", low=0, high=1
     )
     necrotic_partition: float = number(
         0.6, "1", "K1/k2 of necrosis over that of living tumour", "chosen: below 1", above=0, high=1
     )
     k3max_per_min: float = number(
-        0.05, "1/min", "trapping without oxygen, were all cells alive", "chosen: k3 of tumours to 0.01 1/min", low=0
+        0.04, "1/min", "trapping without oxygen, were all cells alive", "calibrated to TBRmax; k3 to 0.01 1/min", low=0
     )
     k3_oxic_per_min: float = number(
         0.0, "1/min", "trapping by living cells whatever the oxygen", "chosen: none for hypoxia tracers", low=0
     )
-    k3_spread: float = number(0.2, "1", "SD of the logarithm of k3 between patients", "chosen", low=0, high=1)
+    k3_spread: float = number(0.1, "1", "SD of the logarithm of k3 between patients", "chosen", low=0, high=1)
     half_binding_mmhg: float = number(1.4, "mmHg", "pO2 of half the trapping (CI 0.3 to 2.6)", _WARREN, above=0)
     half_viability_mmhg: float = number(1.2, "mmHg", "pO2 of half viability (CI 0.1 to 4.9)", _WARREN, above=0)
 
@@ -121,7 +121,7 @@ FAZA = Tracer(
     slow_rate_per_min=0.0055,
     permeability=0.3,
     partition=0.75,
-    k3max_per_min=0.035,
+    k3max_per_min=0.03,
 )
 # EJNMMI Phys 2016 3:30: 426 MBq (SD 72), scans of 30 min. That study found HX4 to leave its trap slowly (k4); here it
 # stays, so that k3max stands for what is left at 4 h.
@@ -135,7 +135,7 @@ HX4 = Tracer(
     slow_rate_per_min=0.0045,
     permeability=0.3,
     partition=0.72,
-    k3max_per_min=0.016,
+    k3max_per_min=0.014,
 )
 FDG = Tracer(
     "FDG",
