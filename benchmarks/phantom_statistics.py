@@ -51,19 +51,27 @@ class Published:
 RANGES: dict[str, Published] = {
     "tmr_max_median": Published(1.1, 2.9, "FAZA Tmax/Mmedian 1.1-2.9, median 1.5 (Mortensen 2012)"),
     "tbr_max_mean": Published(1.4, 2.1, "FMISO 1.6 (Rajendran 2006), 1.94 (Wiedenmann 2015)"),
-    "hypoxic_share_tmr_1p4": Published(0.55, 0.85, "63 % (Mortensen 2012), 69 % (HX4, PMC5047929), 79 % (Rajendran 2006)"),
+    "hypoxic_share_tmr_1p4": Published(
+        0.55, 0.85, "63 % (Mortensen 2012), 69 % (HX4, PMC5047929), 79 % (Rajendran 2006)"
+    ),
     "share_tmr_1p6": Published(0.27, 0.59, "16 of 38, 42 % (Saksoe 2020; exact binomial interval)"),
     "hv_1p4_ml_median": Published(0.0, 15.8, "FAZA HV1.4 0-30.9 ml, median 0.3 (Mortensen); FMISO 15.8 (Wiedenmann)"),
-    "hv_1p4_ml_p95": Published(5.0, 60.0, "FAZA maximum 30.9 ml (Mortensen 2012); FMISO mean HV 40.2 ml (Rajendran 2006)"),
+    "hv_1p4_ml_p95": Published(
+        5.0, 60.0, "FAZA maximum 30.9 ml (Mortensen 2012); FMISO mean HV 40.2 ml (Rajendran 2006)"
+    ),
     "hf_1p4_mean": Published(0.05, 0.42, "HX4 HF 21.7 +- 19.8 % (PMC5047929)"),
     "hv_against_gtv_spearman": Published(0.2, 0.9, "HV grows with GTV (Hildingsson 2022; no single figure)"),
-    "hf_against_gtv_spearman": Published(0.0, 0.7, "HF is higher in larger tumours (Hildingsson 2022; no single figure)"),
+    "hf_against_gtv_spearman": Published(
+        0.0, 0.7, "HF is higher in larger tumours (Hildingsson 2022; no single figure)"
+    ),
     "ktrans_per_min_median": Published(0.05, 1.0, "plausible head and neck range; nasopharynx .571 (PMC5620271)"),
     "adc_um2_per_ms_median": Published(0.75, 1.4, "SCC D .82 +- .17 (PMC7965088), ADC above D by perfusion"),
     "r2star_per_s_median": Published(33.0, 70.0, "T2* 18 +- 3 and 15 +- 5 ms in tumours at 3 T (Wiedenmann 2018)"),
     "dt1_percent_median": Published(-7.0, -0.3, "primaries -3.5 % (-7.0 to -0.3) (McCabe 2024)"),
     "lrc_24_months": Published(0.70, 0.92, "0.897 in four Canadian hospitals; 0.75-0.9 in chemoradiation series"),
-    "failures_2y_tmr_1p6": Published(0.2, 0.7, "7 of 16, 44 % (Saksoe 2020; exact binomial interval)"),
+    "lrc_60_months": Published(0.70, 0.90, "0.807 in four Canadian hospitals"),
+    "failures_5y_tmr_1p6": Published(0.2, 0.7, "7 of 16, 44 % (Saksoe 2020; exact binomial interval)"),
+    "failures_5y_tmr_below_1p6": Published(0.01, 0.29, "2 of 22, 9 % (Saksoe 2020; exact binomial interval)"),
     "hazard_ratio_tmr_1p6": Published(1.2, 28.2, "5.8 (1.2-28.2) (Saksoe 2020, DAHANCA 24)"),
     "hazard_ratio_early_response": Published(0.10, 0.85, "0.321 (p .015) (Nicolay 2021; interval from its p value)"),
     "hazard_ratio_hpv": Published(0.15, 0.7, "HPV-positive tumours fail less: 0.42 (0.27-0.66) (DAHANCA, Lassen 2009)"),
@@ -110,7 +118,9 @@ def measured(folder: Path, record: CaseRecord) -> dict[str, float]:
 
 def hazard_ratio(table: pd.DataFrame, covariate: str) -> float | None:
     """Cause-specific Cox hazard ratio of failure."""
-    two = pd.DataFrame({"x": table[covariate].astype(float), "t": table["months"], "e": table["event"] == FAILURE}).dropna()
+    two = pd.DataFrame(
+        {"x": table[covariate].astype(float), "t": table["months"], "e": table["event"] == FAILURE}
+    ).dropna()
     if two["x"].nunique() < 2 or not two["e"].any():
         return None
     try:
@@ -127,8 +137,13 @@ def statistics() -> dict[str, Callable[[pd.DataFrame], float | None]]:
     def median(name: str) -> Callable[[pd.DataFrame], float | None]:
         return lambda t: float(t[name].median()) if name in t and t[name].notna().any() else None
 
-    def failed_at_24(table: pd.DataFrame) -> float:
-        return incidence_of_cohort(table["months"].to_numpy(), table["event"].to_numpy(), 24.0)
+    def failed(table: pd.DataFrame, month: float) -> float | None:
+        if table.empty:
+            return None
+        return incidence_of_cohort(table["months"].to_numpy(), table["event"].to_numpy(), month)
+
+    def controlled(month: float) -> Callable[[pd.DataFrame], float | None]:
+        return lambda t: 1.0 - (failed(t, month) or 0.0)
 
     return {
         "tmr_max_median": median("tmr_max"),
@@ -149,9 +164,10 @@ def statistics() -> dict[str, Callable[[pd.DataFrame], float | None]]:
         "r2star_per_s_median": median("R2STAR"),
         "dt1_percent_median": median("DT1"),
         "dr1_per_s_median": median("DR1"),
-        "lrc_24_months": lambda t: 1.0 - failed_at_24(t),
-        "failures_2y_tmr_1p6": lambda t: failed_at_24(t[t["tmr_max"] >= 1.6]) if (t["tmr_max"] >= 1.6).any() else None,
-        "failures_2y_tmr_below_1p6": lambda t: failed_at_24(t[t["tmr_max"] < 1.6]) if (t["tmr_max"] < 1.6).any() else None,
+        "lrc_24_months": controlled(24.0),
+        "lrc_60_months": controlled(60.0),
+        "failures_5y_tmr_1p6": lambda t: failed(t[t["tmr_max"] >= 1.6], 60.0),
+        "failures_5y_tmr_below_1p6": lambda t: failed(t[t["tmr_max"] < 1.6], 60.0),
         "hazard_ratio_tmr_1p6": lambda t: hazard_ratio(t.assign(x=(t["tmr_max"] >= 1.6)), "x"),
         "hazard_ratio_early_response": lambda t: hazard_ratio(
             t.assign(x=t["reoxygenation"] > t["reoxygenation"].median()), "x"

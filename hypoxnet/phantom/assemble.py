@@ -17,7 +17,7 @@ from hypoxnet.phantom.outcome import TrueOutcome, draw_outcome
 from hypoxnet.phantom.oxygen.closure import Closure
 from hypoxnet.phantom.parameters.cohort import Preset, Visit
 from hypoxnet.phantom.subject import Subject, hypoxic_read_outs, make_subject
-from hypoxnet.phantom.treatment import control_probability, planned_dose, surviving_clonogens
+from hypoxnet.phantom.treatment import planned_dose, surviving_clonogens
 from hypoxnet.phantom.words import Oxygenation, Phantom
 from hypoxnet.phantom.writing import case_name
 from hypoxnet.quantities import COVARIATES, MASKS, RAW_SERIES
@@ -151,6 +151,7 @@ def _truth(
             "week": visit.week,
             "another_day": visit.another_day,
             "mr_misregistration_mm": list(truth.misregistration_mm),
+            "registration_mm": list(truth.registration_mm),
             **hypoxic_read_outs(subject, truth.vessels, truth.oxygen),
         }
     anatomy = subject.anatomy
@@ -202,4 +203,3 @@ def _everything(subject: Subject, truth: DayTruth) -> dict[str, Tensor]:
     if truth.properties is not None:
         maps |= true_maps(truth.properties, TRUE_MAPS, subject.chosen.protocol)
     return maps
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -17,11 +18,11 @@ from rich.progress import track
 
 from hypoxnet.errors import ConfigError
 from hypoxnet.files import write_json, write_text
+from hypoxnet.phantom.assemble import make_phantom, manifest_columns
 from hypoxnet.phantom.datasheet import datasheet_page, datasheet_rows
 from hypoxnet.phantom.oxygen.closure import Closure, closure_for
 from hypoxnet.phantom.parameters.cohort import VERSION, Preset
 from hypoxnet.phantom.parameters.oxygen import HYPOXIC_MMHG
-from hypoxnet.phantom.assemble import make_phantom, manifest_columns
 from hypoxnet.phantom.writing import (
     MANIFEST,
     OUTCOME_ROW,
@@ -103,10 +104,11 @@ def _each(make: Callable[[int], None], numbers: Sequence[int], workers: int) -> 
     if workers == 1 or (workers == 0 and len(numbers) < ENOUGH_FOR_PROCESSES):
         yield from map(make, numbers)
         return
-    with ProcessPoolExecutor(workers or None, mp_context=get_context("spawn")) as pool:
+    count = workers or os.cpu_count() or 1
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
         waiting = iter(numbers)
         # Twice as many orders as processes: nobody waits, and an interrupt is answered at once.
-        running: list[Future[None]] = [pool.submit(make, n) for n in islice(waiting, 2 * (pool._max_workers or 1))]
+        running: list[Future[None]] = [pool.submit(make, n) for n in islice(waiting, 2 * count)]
         try:
             while running:
                 running.pop(0).result()

@@ -9,7 +9,7 @@ from hypoxnet.phantom.parameters.cohort import Preset
 from hypoxnet.phantom.parameters.oxygen import HYPOXIC_MMHG
 
 COMPOSITION = (
-    f"Composition: {{cases}} simulated patients of {{hospitals}} hospitals. No patient of flesh and blood is in it.",
+    "Composition: {cases} simulated patients of {hospitals} hospitals. No patient of flesh and blood is in it.",
     "Purpose: to train and to test software that reads hypoxia from images, with the truth known at every step.",
     f"Label: HYPOXIA is living tumour whose mean pO2 is below {HYPOXIC_MMHG:g} mmHg. It is no threshold of an image.",
     "Truth: `CASE/truth.json` and `CASE/truth/` hold what the images were made of; they are not in the manifest, and "

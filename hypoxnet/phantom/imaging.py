@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hypoxnet.geometry import Grid
@@ -39,6 +40,7 @@ class DayTruth:
         kinetics: Of the hypoxia tracer.
         properties: As MRI sees tissue; None without MRI.
         misregistration_mm: How far the patient lay in the MR scanner from where the header says, RAS+.
+        registration_mm: How far the visit lies from the first one after registration, RAS+.
     """
 
     vessels: Vasculature
@@ -46,6 +48,7 @@ class DayTruth:
     kinetics: Kinetics | None = None
     properties: MrProperties | None = None
     misregistration_mm: tuple[float, ...] = ()
+    registration_mm: tuple[float, ...] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +92,28 @@ def image_visit(subject: Subject, visit: Visit, oxygen: Oxygenation | None = Non
     if any(name in wanted for name in (*MR_MAPS, *WEIGHTED)):
         mr, raw, truth = _mr(subject, visit, wanted, truth)
         images |= mr
-    masks = _masks(subject, truth, grid)
-    return Imaged(ImagedVisit(visit.name, images, masks, raw), truth, tuple(sorted(absent)))
+    imaged = ImagedVisit(visit.name, images, _masks(subject, truth, grid), raw)
+    if visit.name != "baseline" and subject.chosen.noise:
+        moved = subject.chosen.registration_mm * subject.streams(f"registration.{visit.name}").standard_normal(3)
+        imaged = _displaced(imaged, moved)
+        truth = replace(truth, registration_mm=tuple(round(float(mm), 4) for mm in moved))
+    return Imaged(imaged, truth, tuple(sorted(absent)))
+
+
+def _displaced(visit: ImagedVisit, moved_mm: NDArray[np.float64]) -> ImagedVisit:
+    """The visit where an imperfect registration to the first one puts it."""
+
+    def there(grid: Grid) -> Grid:
+        affine = grid.matrix
+        affine[:3, 3] += moved_mm
+        return Grid.from_affine(grid.shape, affine)
+
+    return ImagedVisit(
+        visit.name,
+        {name: (values, there(grid)) for name, (values, grid) in visit.images.items()},
+        {name: (mask, there(grid)) for name, (mask, grid) in visit.masks.items()},
+        {name: (series, there(grid)) for name, (series, grid) in visit.raw.items()},
+    )
 
 
 def _pet(
@@ -121,9 +144,7 @@ def _mr(
     air = subject.oxygen_of(truth.vessels, minutes=minutes)
     raised = subject.patient.oxygen_factor * vessel_pressure_under_oxygen(truth.vessels.flow, tissue)
     breathing = subject.oxygen_of(truth.vessels, minutes=minutes, vessel_mmhg=raised) if needs_gas(wanted) else air
-    properties = mr_properties(
-        subject.anatomy, truth.vessels, air, breathing, tissue, subject.streams("mr.tissue")
-    )
+    properties = mr_properties(subject.anatomy, truth.vessels, air, breathing, tissue, subject.streams("mr.tissue"))
     scanner = subject.hospital.mr if chosen.noise else subject.hospital.mr.without_imperfections()
     session = mr_session(subject.anatomy, scanner, subject.streams(f"mr.session.{visit.name}"))
     signals: dict[str, RawSeries] = {}

@@ -7,10 +7,10 @@ tissue around the tumour and the blood. Of the tumour it knows how vessels are d
     p(z | y)  ~  exp(-|z|^2 / 2  -  |W (y - H(z))|^2 / 2),
 
 z the standard normal numbers behind distances of vessels, flow, cycling and the patient's traits; H the chain from vessels
-to image, through which gradients run; W what makes the noise white. Samples come by randomise-then-optimise: each is the
-optimum for data and prior that were disturbed as noise and prior would disturb them, exact for a linear chain. A voxel's
-probability of being hypoxic is the share of samples that say so, and the region is the one with the largest expected Dice.
-Whatever reads the same image, a network too, can on average do no better than the exact posterior.
+to image, through which gradients run; W what makes the noise white. Samples come by randomise-then-optimise: each is
+the optimum for data and prior that were disturbed as noise and prior would disturb them, exact for a linear chain. A
+voxel's probability of being hypoxic is the share of samples that say so, and the region is the one with the largest
+expected Dice. Whatever reads the same image, a network too, can on average do no better than the exact posterior.
 
 Axis legend: S samples, D H W voxels of the object, V voxels of the tumour.
 
@@ -44,7 +44,7 @@ from hypoxnet.phantom.words import Anatomy, Oxygenation, Tissue, Vasculature
 FIELDS = ("vessels", "flow", "acute")
 # Traits of a patient: flow, partition, trapping; then the level of the primary and of each node.
 TRAITS = 3
-# Frequencies of the noise that the filter of the reconstruction has taken out hold no information; they are not divided by.
+# Frequencies of noise that the reconstruction's filter has taken out hold no information and are not divided by.
 LEAST_POWER = 1e-3
 
 
@@ -180,15 +180,17 @@ class Whitening:
         self.transfer = (torch.fft.rfftn(kernel) / (kernel**2).sum().sqrt()).abs()
 
     def __call__(self, residual: Tensor) -> Tensor:
-        """S ... whitened, S D H (W / 2 + 1), complex; the sum of squares is that of white noise over all frequencies."""
+        """Whitened residuals, S D H (W / 2 + 1), complex: half of the spectrum."""
         spectrum = torch.fft.rfftn(residual / self.sd, dim=(-3, -2, -1), norm="ortho")
         power = self.transfer**2
-        return spectrum * self.transfer / (power + LEAST_POWER * power.max())
+        whitened: Tensor = spectrum * self.transfer / (power + LEAST_POWER * power.max())
+        return whitened
 
     def noise(self, count: int, generator: np.random.Generator) -> Tensor:
         """Draws of the noise, S D H W."""
         white = torch.fft.rfftn(normal(generator, count, *self.sd.shape), dim=(-3, -2, -1), norm="ortho")
-        return self.sd * torch.fft.irfftn(white * self.transfer, s=self.sd.shape, dim=(-3, -2, -1), norm="ortho")
+        drawn: Tensor = torch.fft.irfftn(white * self.transfer, s=self.sd.shape, dim=(-3, -2, -1), norm="ortho")
+        return self.sd * drawn
 
     def misfit(self, residual: Tensor) -> Tensor:
         """Half the sum of squares of the whitened residual, S."""
@@ -236,7 +238,7 @@ def observe(
     for _ in range(settings.steps):
         optimiser.zero_grad()
         cost = whitening.misfit(disturbed - chain.image(z)) + 0.5 * ((z - centre) ** 2).sum(dim=1)
-        cost.sum().backward()
+        (z.grad,) = torch.autograd.grad(cost.sum(), z)
         optimiser.step()
         schedule.step()
     with torch.no_grad():

@@ -111,7 +111,9 @@ def make_subject(chosen: Preset, number: int, closure: Closure | None = None) ->
     hospital = _hospital(chosen, streams("hospital"))
     patient = draw_patient(hospital.population, streams("patient"))
     anatomy = _anatomy(chosen, number, patient, streams("anatomy"))
-    nodes_ml = [float((anatomy.nodes == n).sum()) * anatomy.grid.voxel_ml for n in range(1, int(anatomy.nodes.max()) + 1)]
+    nodes_ml = [
+        float((anatomy.nodes == n).sum()) * anatomy.grid.voxel_ml for n in range(1, int(anatomy.nodes.max()) + 1)
+    ]
     primary_ml = float(anatomy.primary.sum()) * anatomy.grid.voxel_ml
     patient = patient.staged(*stage(primary_ml, nodes_ml, streams("stage"), staging=hospital.population.staging))
     vasculature = make_vasculature(anatomy, chosen.vessels, streams("vessels"))

@@ -181,7 +181,9 @@ def test_impossible_cohorts_are_refused_by_name():
         replace(SMALL, visits=())
     with pytest.raises(ConfigError, match=r"without_mr=1.5 of the phantom \(Preset, 1\) must be at most 1"):
         replace(SMALL, without_mr=1.5)
-    with pytest.raises(ConfigError, match=r"consumption_mmhg_per_s=-3 of the phantom \(Oxygen, mmHg/s\) must be above 0"):
+    with pytest.raises(
+        ConfigError, match=r"consumption_mmhg_per_s=-3 of the phantom \(Oxygen, mmHg/s\) must be above 0"
+    ):
         replace(SMALL, oxygen=replace(SMALL.oxygen, consumption_mmhg_per_s=-3.0))
 
 
@@ -235,7 +237,9 @@ def test_the_embedded_cohort_is_made_once_and_found_again(tmp_path):
 def test_a_cohort_as_dicom_comes_back_as_it_was(tmp_path):
     folder = tmp_path / "cohort"
     assert main(["phantom", "test", str(folder), "--cases", "1", "--format", "dicom"]) == 0
-    assert main(["import", str(folder / "dicom"), "--output", str(tmp_path / "back"), "--key", str(tmp_path / "key")]) == 0
+    assert (
+        main(["import", str(folder / "dicom"), "--output", str(tmp_path / "back"), "--key", str(tmp_path / "key")]) == 0
+    )
     (before,) = read_manifest(folder / "manifest.csv")
     (after,) = read_manifest(tmp_path / "back" / "manifest.csv")
     assert {"FMISO_SUV", "T1W"} & set(before.channels) <= set(after.channels)

@@ -54,7 +54,9 @@ def test_tissue_that_takes_up_nothing_changes_only_by_its_blood():
     tissue = MrTissue(**PLAIN)
     properties = made(voxels([Tissue.TUMOUR]), po2=1.0, rise=0.0)
     assert torch.equal(properties.r2star, properties.r2star_oxygen)
-    assert float(properties.dr1) == pytest.approx(tissue.r1_oxygen_per_s_mmhg * tissue.tumour_blood_volume * 140.0, rel=1e-5)
+    assert float(properties.dr1) == pytest.approx(
+        tissue.r1_oxygen_per_s_mmhg * tissue.tumour_blood_volume * 140.0, rel=1e-5
+    )
 
 
 def test_pressure_under_oxygen_never_rises_by_more_than_that_of_arteries():

@@ -110,6 +110,14 @@ class Preset:
     boost_ratio: float = number(
         1.4, "1", "ratio to muscle from which a voxel of the PET is boosted", "Mortensen 2012: FAZA, 1.4", above=0
     )
+    registration_mm: float = number(
+        1.5,
+        "mm",
+        "SD along each axis of what is left between a later visit and the first after registration",
+        "chosen: an error of 2.6 mm, about a voxel of PET",
+        low=0,
+        high=20,
+    )
     response_weeks: float = number(
         2.5,
         "weeks",
@@ -161,4 +169,3 @@ class Preset:
     def digest(self) -> str:
         """A name that changes with any parameter."""
         return digest(self)
-

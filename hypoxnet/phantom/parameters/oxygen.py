@@ -61,7 +61,9 @@ class Vessels:
         0.55, "1", "growth of log R from the rim to the depth", "calibrated: HV and HF grow with the GTV", low=0, high=2
     )
     rim_mm: float = number(10.0, "mm", "depth at which 63 % of that growth is reached", "calibrated with it", above=0)
-    texture: float = number(0.2, "1", "SD of log R inside a tumour, besides depth", "calibrated with tumour_um", low=0, high=1)
+    texture: float = number(
+        0.2, "1", "SD of log R inside a tumour, besides depth", "calibrated with tumour_um", low=0, high=1
+    )
     texture_mm: float = number(6.0, "mm", "correlation length of it", "chosen", above=0)
     necrosis_um: float = number(
         125.0, "um", "R of tissue that is half necrotic",
@@ -97,7 +99,7 @@ class Vessels:
     flow_texture: float = number(0.3, "1", "SD of log flow inside a tumour, besides R", "chosen", low=0, high=1)
     acute_share: float = number(
         0.25, "1", "supply lost at the trough in a tumour with R = tumour_um, median",
-        "chosen: less than the third and more of a vessel that cycles (Kimura 1996), since a voxel holds hundreds of them",
+        "chosen: below the third and more of a vessel that cycles (Kimura 1996), as a voxel holds hundreds of them",
         low=0, high=1,
     )  # fmt: skip
     acute_most: float = number(0.9, "1", "supply lost at the trough, at most", _KIMURA, low=0, high=1)
@@ -109,8 +111,8 @@ class Vessels:
     acute_normal: float = number(0.05, "1", "supply lost at the trough in normal tissue", "chosen", low=0, high=1)
     acute_mm: float = number(4.0, "mm", "correlation length of the loss and of its phase", "chosen", above=0)
     day_change: float = number(
-        0.12, "1", "SD of the change of log R, and besides of log flow, between two days",
-        "chosen: to be fitted to test-retest of PET", low=0, high=1,
+        0.2, "1", "SD of the change of log R, and besides of log flow, between two days",
+        "calibrated: repeatability of HX4 (Zegers 2015) and EF5 (Silvoniemi 2018)", low=0, high=1,
     )  # fmt: skip
     day_mm: float = number(6.0, "mm", "correlation length of that change", "chosen: as the texture", above=0)
 
