@@ -20,6 +20,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def main() -> int:
             for method in METHODS
         }
         report["dice"][noise]["misfit"] = round(float(np.mean([patient.misfit[noise] for patient in patients])), 3)
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             inside = np.flatnonzero((volumes >= low) & (volumes <= high))
             row = {"noise": noise, "hypoxic_ml": [round(float(low), 2), round(float(high), 2)], "patients": len(inside)}
             for method in METHODS:

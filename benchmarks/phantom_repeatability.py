@@ -3,8 +3,8 @@
     hypoxnet phantom --preset test_retest --output retest
     python3 benchmarks/phantom_repeatability.py retest
 
-Prints JSON: per tracer, relative repeatability coefficient and ICC of TBRmax, of the 1 mL peak and of the hypoxic volume,
-and the correlation of the voxels of two scans.
+Prints JSON: per tracer, relative repeatability coefficient and ICC of TBRmax, of the 1 mL peak and of the hypoxic
+volume, and the correlation of the voxels of two scans.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     hypoxnet phantom --preset standard --output standard
     python3 benchmarks/phantom_statistics.py standard
 
-Prints JSON: each figure with its 95 % bootstrap interval over patients, the published range, its source, and whether the
-estimate lies inside. Only the baseline visit is read.
+Prints JSON: each figure with its 95 % bootstrap interval over patients, the published range, its source, and whether
+the estimate lies inside. Only the baseline visit is read.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from lifelines import CoxPHFitter
+from lifelines.exceptions import ConvergenceError
 from scipy.stats import spearmanr
 
 from hypoxnet.cases import FAILURE, CaseRecord
@@ -127,7 +128,7 @@ def hazard_ratio(table: pd.DataFrame, covariate: str) -> float | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return float(np.exp(CoxPHFitter().fit(two, "t", "e").params_["x"]))
-    except Exception:  # lifelines has several ways to say that a resampling has no solution
+    except (ConvergenceError, ValueError, ZeroDivisionError):  # a resampling that has no solution
         return None
 
 

@@ -5,6 +5,7 @@ Axis legend: ... any leading axes, D H W voxels along i, j, k of the grid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -30,7 +31,7 @@ def _smoothing(length: int, sigma: float, edge: str) -> Tensor:
     index = np.arange(length)
     apart = index[:, None] - index[None, :]
     if edge == "wrap":
-        kernel = sum(np.exp(-0.5 * ((apart + n * length) / sigma) ** 2) for n in (-2, -1, 0, 1, 2))
+        kernel = np.sum([np.exp(-0.5 * ((apart + n * length) / sigma) ** 2) for n in (-2, -1, 0, 1, 2)], axis=0)
         return torch.from_numpy(kernel / kernel.sum(axis=1, keepdims=True)).float()
     kernel = np.exp(-0.5 * (apart / sigma) ** 2)
     whole = np.exp(-0.5 * (np.arange(-length, length + 1) / sigma) ** 2).sum()
@@ -93,7 +94,7 @@ def gaussian_field(
     share = 1.0
     for n, s in zip(shape, sigma, strict=True):
         share *= float((_smoothing(n, s, "wrap")[0].double() ** 2).sum())
-    return smooth(noise, sigma, edge="wrap") / share**0.5
+    return smooth(noise, sigma, edge="wrap") / math.sqrt(share)
 
 
 def resampled(volume: Tensor, source: Grid, target: Grid, *, nearest: bool = False) -> Tensor:
