@@ -40,6 +40,7 @@ def add_phantom(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     phantom.add_argument("--cases", type=int, help="another number of patients than the preset's")
     phantom.add_argument("--workers", type=int, default=0, help="processes; 0 is one per core (default)")
     phantom.add_argument("--raw", action="store_true", help="write the raw MR series as well (RAW_R2STAR, RAW_DCE ...)")
+    phantom.add_argument("--truth-maps", action="store_true", help="write maps of everything behind the images")
     phantom.add_argument("--without-noise", action="store_true", help="scanners without noise: resolution only")
     phantom.add_argument(
         "--open-kbp",
@@ -77,6 +78,7 @@ def run_phantom(options: argparse.Namespace) -> int:
         cases=options.cases,
         workers=options.workers,
         raw=options.raw,
+        truth_maps=options.truth_maps,
         noise=not options.without_noise,
         open_kbp=tuple(options.open_kbp or ()),
         dicom=options.format == "dicom",

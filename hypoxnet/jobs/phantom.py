@@ -23,6 +23,7 @@ class PhantomRequest:
         cases: Another number of patients.
         workers: Processes; 0 is one per core.
         raw: Write the raw MR series as well.
+        truth_maps: Write maps of everything behind the images.
         noise: False for scanners without noise.
         open_kbp: Folders of real planning CTs.
         dicom: Write each visit as a DICOM study as well.
@@ -34,6 +35,7 @@ class PhantomRequest:
     cases: int | None = None
     workers: int = 0
     raw: bool = False
+    truth_maps: bool = False
     noise: bool = True
     open_kbp: tuple[Path, ...] = ()
     dicom: bool = False
@@ -64,6 +66,7 @@ def _chosen(request: PhantomRequest) -> Preset:
         seed=chosen.seed if request.seed is None else request.seed,
         cases=chosen.cases if request.cases is None else request.cases,
         raw=chosen.raw or request.raw,
+        truth_maps=chosen.truth_maps or request.truth_maps,
         noise=chosen.noise and request.noise,
         open_kbp=folders,
     )
