@@ -41,7 +41,7 @@ def raw_manifest(phantom_folder, tmp_path):
     """The phantoms with a raw series in the place of R2*."""
     rows = list(csv.DictReader((phantom_folder / "manifest.csv").read_text().splitlines()))
     for row in rows:
-        for name in ("FMISO_SUV", "T1W", "KTRANS", "GTVP", "GTVN", "MUSCLE", "HYPOXIA"):
+        for name in ("FMISO_SUV", "T1W", "KTRANS", "GTVP", "GTVN", "MUSCLE", "BLOOD", "HYPOXIA"):
             if row.get(name):
                 row[name] = str(phantom_folder / row[name])
         series = tmp_path / f"{row['case_id']}_mge.nii.gz"

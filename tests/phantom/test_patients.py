@@ -98,20 +98,21 @@ def test_hpv_chemotherapy_and_lymphocytes_make_curable(patients):
     alpha, clonogens = column(patients, "alpha_per_gy"), column(patients, "clonogens_per_ml")
     base = alpha[(hpv == 0) & (chemo == 0)].mean()
     assert base == pytest.approx(Population().alpha_per_gy, rel=0.02)
-    assert alpha[(hpv == 1) & (chemo == 1)].mean() / base == pytest.approx(1.2 * 1.04, rel=0.02)
+    both = Population().alpha_hpv_ratio * Population().alpha_chemo_ratio
+    assert alpha[(hpv == 1) & (chemo == 1)].mean() / base == pytest.approx(both, rel=0.02)
     til = column(patients, "til")
     slope = np.polyfit(til / 100.0, np.log10(clonogens), 1)[0]
     assert slope == pytest.approx(Population().til_log10_clonogens, abs=0.1)
     assert clonogens.max() <= 1e9
 
 
-def test_two_thirds_reoxygenate_early(patients):
+def test_reoxygenation_has_the_moments_of_its_beta_distribution(patients):
     share = column(patients, "reoxygenation")
     assert share.min() >= 0.0
     assert share.max() <= 1.0
     assert share.mean() == pytest.approx(Population().reoxygenation, abs=0.02)
-    # 138 of 208 hypoxic tumours had resolved within two weeks: Gui et al. 2024.
-    assert_share(share > 0.5, 138 / 208)
+    mean, total = Population().reoxygenation, Population().reoxygenation_concentration
+    assert share.std() == pytest.approx(np.sqrt(mean * (1.0 - mean) / (total + 1.0)), rel=0.05)
 
 
 def test_anaemia_and_smoking_lower_the_pressure_of_the_vessels(patients):

@@ -188,7 +188,7 @@ def test_the_same_generator_gives_the_same_scan_and_none_no_noise():
 
 def test_noise_falls_with_the_root_of_the_activity():
     scanner = for_tracer(PetScanner(), HX4)
-    assert scanner.noise_suv == pytest.approx(0.05 * (300.0 / 426.0) ** 0.5)
+    assert scanner.noise_suv == pytest.approx(PetScanner().noise_suv * (300.0 / 426.0) ** 0.5)
     assert for_tracer(scanner, HX4) == scanner
 
 

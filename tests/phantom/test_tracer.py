@@ -338,7 +338,11 @@ def test_patients_scatter_as_stated():
     partition = torch.log(torch.cat([(d.k1 / d.k2 / FMISO.partition).reshape(-1) for d in drawn]))
     trapping = torch.log(torch.cat([(d.k3 / middle.k3).reshape(-1) for d in drawn]))
     blood = np.log([patient_tracer(FMISO, generator).blood_suv / FMISO.blood_suv for _ in range(400)])
-    for logs, spread in ((partition, 0.12), (trapping, 0.2), (torch.from_numpy(blood), 0.15)):
+    for logs, spread in (
+        (partition, FMISO.partition_spread),
+        (trapping, FMISO.k3_spread),
+        (torch.from_numpy(blood), FMISO.blood_spread),
+    ):
         assert float(logs.std()) == pytest.approx(spread, rel=0.12)
         assert abs(float(logs.mean())) < 3.5 * spread / 20.0
 

@@ -83,7 +83,7 @@ def test_vessels_are_further_apart_in_the_core_than_at_the_rim() -> None:
     one = made(3, texture=0.0, tumour_spread=0.0)
     rim = one.radius_um[NECK.primary & (NECK.depth_mm < 2.0)].mean()
     core = one.radius_um[NECK.primary & (NECK.depth_mm > 12.0)].mean()
-    expected = np.exp(VESSELS.core_growth * (np.exp(-1.0 / 6.0) - np.exp(-13.5 / 6.0)))
+    expected = np.exp(VESSELS.core_growth * (np.exp(-1.0 / VESSELS.rim_mm) - np.exp(-13.5 / VESSELS.rim_mm)))
     assert float(core / rim) == pytest.approx(expected, rel=0.03)
 
 

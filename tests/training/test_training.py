@@ -93,13 +93,13 @@ def test_planning_names_what_the_cohort_lacks(phantom_records):
     plan = {"edges_months": [12.0]}
     with pytest.raises(ConfigError, match=r"data\.channels names ADC, no training case has it \(they have FMISO_SUV"):
         plan_settings(phantom_records, DataConfig(channels=["ADC"]), LabelConfig(), **plan)
-    with pytest.raises(ConfigError, match=r"label\.regions\.n needs the mask GTVN, the training cases have"):
-        plan_settings(phantom_records, DataConfig(), LabelConfig(regions={"n": ["GTVN"]}), **plan)
+    with pytest.raises(ConfigError, match=r"label\.regions\.n needs the mask AIR, the training cases have"):
+        plan_settings(phantom_records, DataConfig(), LabelConfig(regions={"n": ["AIR"]}), **plan)
     label = LabelConfig(kind="threshold", channel="FMISO_SUV", reference_mask="MUSCLE")
     with pytest.raises(ConfigError, match="the label is a threshold of FMISO_SUV, which is also an input"):
         plan_settings(phantom_records, DataConfig(), label, **plan)
-    with pytest.raises(ConfigError, match="names hb_g_dl, no training case has it"):
-        plan_settings(phantom_records, DataConfig(covariates=["hb_g_dl"]), LabelConfig(), **plan)
+    with pytest.raises(ConfigError, match="names overall_time_days, no training case has it"):
+        plan_settings(phantom_records, DataConfig(covariates=["overall_time_days"]), LabelConfig(), **plan)
 
 
 def test_wandb_online_without_a_key_is_refused_instead_of_asking(tmp_path, monkeypatch):
