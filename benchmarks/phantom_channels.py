@@ -3,8 +3,8 @@
     python3 train.py data=phantom_standard name=all output=runs/all
     python3 benchmarks/phantom_channels.py runs/all COHORT/manifest.csv --output runs/all_without
 
-Prints JSON: Dice and C-index with 95 % intervals over the withheld patients for everything, and without each channel, as
-well as the paired difference in Dice. Patients who lack the channel anyway are counted too: that is how it would be used.
+Prints JSON: Dice and C-index with 95 % intervals over the withheld patients for everything, and without each channel,
+as well as the paired difference in Dice. Patients who lack the channel anyway are counted too: so it would be used.
 """
 
 from __future__ import annotations
