@@ -9,8 +9,8 @@ tissue around the tumour and the blood. Of the tumour it knows how vessels are d
 z the standard normal numbers behind distances of vessels, flow, cycling and the patient's traits; H the chain from
 vessels to image, through which gradients run; W what makes the noise white. Samples come by randomise-then-optimise:
 each is the optimum for data and prior that were disturbed as noise and prior would disturb them, exact for a linear
-chain. A voxel's probability of being hypoxic is the share of samples that say so, and the region is the one with the largest
-expected Dice. Whatever reads the same image, a network too, can on average do no better than the exact posterior.
+chain. A voxel's probability of being hypoxic is the share of samples that say so, and the region is the one with the
+largest expected Dice. Whatever reads the same image, a network too, can on average do no better than the exact posterior.
 
 Axis legend: S samples, D H W voxels of the object, V voxels of the tumour.
 
