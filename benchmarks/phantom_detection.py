@@ -88,7 +88,7 @@ def limits_of(chosen: Preset, settings: Settings, number: int) -> Limits:
             found["thresholds"][name] = [dice(tumour & (ratio >= t), truth) for t in THRESHOLDS]
             whitening = Whitening(clean, scanner, grid, tracer, scale)
             seen = observe(chain, image, whitening, subject.streams(f"observer.{name}"), settings)
-            region = most_expected_dice(averaged(seen.probability, anatomy.grid, grid) * tumour)
+            region = most_expected_dice((averaged(seen.samples, anatomy.grid, grid) >= 0.5) & tumour)
             found["observer"][name], found["misfit"][name] = dice(region, truth), seen.misfit
         volumes = [float(mask.sum()) * grid.voxel_ml for mask in (tumour, truth)]
         return Limits(*volumes, found["thresholds"], found["observer"], found["misfit"])
