@@ -24,7 +24,7 @@ from hypoxnet.data.phantom_cohort import phantom_manifest
 from hypoxnet.errors import ConfigError
 from hypoxnet.phantom.assemble import make_phantom
 from hypoxnet.phantom.cohort import make_cohort
-from hypoxnet.phantom.parameters.cohort import Hospital, Preset, Visit
+from hypoxnet.phantom.parameters.cohort import IMAGES, Hospital, Preset, Visit
 from hypoxnet.phantom.parameters.pet import PetScanner
 from hypoxnet.phantom.presets import PRESETS, preset
 from hypoxnet.phantom.writing import read_truth
@@ -135,6 +135,14 @@ def test_a_cohort_passes_its_own_check_and_holds_truth_and_datasheet(tmp_path):
         assert int(row["lrc_event"]) == record.outcome.event
         assert 0 <= float(row["control_probability"]) <= 1
         assert read_truth(manifest.parent, record.case_id)["patient"]["age"] > 18
+
+
+def test_every_image_that_a_phantom_can_have_is_plausible(tmp_path):
+    chosen = replace(SMALL, cases=2, images=IMAGES, without_mr=0.0, without_map=0.0, without_fdg=0.0)
+    manifest = make_cohort(chosen, tmp_path, workers=1)
+    assert inspect_manifest(manifest, jobs=1).faults == ()
+    record, _ = read_manifest(manifest)
+    assert set(record.channels) == set(chosen.channels)
 
 
 def test_no_channel_of_the_manifest_is_truth(tmp_path):

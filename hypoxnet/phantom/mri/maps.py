@@ -27,6 +27,7 @@ from hypoxnet.phantom.mri.properties import MrProperties
 from hypoxnet.phantom.mri.sequences import AIR, diffusion_signal
 from hypoxnet.phantom.parameters.mri import MrProtocol
 from hypoxnet.phantom.words import RawSeries
+from hypoxnet.quantities import quantity
 
 # The input is followed in seconds while the bolus passes, and in four seconds after.
 FINE_S, COARSE_S, PASSAGE_S = 1.0, 4.0, 75.0
@@ -168,7 +169,8 @@ def fitted_maps(raw: Mapping[str, RawSeries], wanted: Sequence[str], mask: Tenso
         mask: D H W, bool, where to fit.
 
     Returns:
-        D H W each, in the order of `wanted`; 0 outside the mask and where the fit has no value.
+        D H W each, in the order of `wanted`; 0 outside the mask, where the fit has no value, and where its value lies
+        outside the plausible range of the quantity.
 
     Raises:
         MapError: A quantity is not made here, its series was not taken, or the mask lies on another grid.
@@ -187,7 +189,10 @@ def fitted_maps(raw: Mapping[str, RawSeries], wanted: Sequence[str], mask: Tenso
     out = {}
     for name in wanted:
         whole = torch.zeros(mask.shape, dtype=made[name].dtype, device=mask.device)
-        whole[mask] = torch.nan_to_num(made[name], nan=0.0)
+        known = torch.nan_to_num(made[name], nan=0.0)
+        about = quantity(name)
+        # A fit to noise next to air can give any number; one that cannot be is no value, as in a reading room.
+        whole[mask] = torch.where((known >= about.low) & (known <= about.high), known, 0.0)
         out[name] = whole
     return out
 

@@ -16,7 +16,7 @@ from hypoxnet.phantom.parameters.treatment import FollowUp, Treatment
 from hypoxnet.quantities import QUANTITIES, suggestion
 
 # Raise it when the same parameters would give another cohort.
-VERSION = 2
+VERSION = 3
 
 # A PET wider than this share of the field of view would show its edges everywhere.
 WIDEST_PSF = 0.25
