@@ -173,7 +173,9 @@ def _late(frames: Frames, given: InputFunction, from_min: float) -> tuple[Tensor
     at = torch.searchsorted(grid.grid, frames.middles_min.double()).clamp(max=len(grid.grid) - 1)
     if frames.ends_min is not None and not torch.allclose(grid.grid[at], frames.middles_min.double()):
         grid, plasma, _ = timing(frames.middles_min, None, given, longest_step_min=0.5)
-        at = torch.searchsorted(grid.grid, frames.middles_min.double() - 1e-9)
+        # Points of the grid are merged within 1e-7 of its length, as times in float32 are that inexact.
+        slack = 1e-7 * max(1.0, float(grid.grid[-1]))
+        at = torch.searchsorted(grid.grid, frames.middles_min.double() - slack).clamp(max=len(grid.grid) - 1)
     values, integral = plasma[at][late], running_integral(grid.grid, plasma)[at][late]
     if float(values.min()) <= 0:
         raise MapError(

@@ -550,3 +550,14 @@ def test_volume_of_blood_counts_once_when_nothing_leaks():
     assert isinstance(model, ExtendedTofts)
     curve = curve_of(model, 0.0, 0.3, 0.05)
     assert curve.tolist() == pytest.approx((0.05 / 0.58 * parker(double(0.5, 1.0, 2.0))).tolist(), rel=1e-6)
+
+
+def test_frame_times_rounded_to_float32_are_the_times_of_the_input():
+    edges = torch.linspace(0.0, 61.3, 41, dtype=torch.float64)
+    middles = 0.5 * (edges[:-1] + edges[1:])
+    times = torch.cat([edges.new_zeros(1), middles - 3e-6, edges[-1:]])
+    plasma = torch.exp(-0.02 * times)
+    given = InputFunction(times, plasma, plasma, "made")
+    activity = 0.01 * (1 - torch.exp(-0.02 * middles)) / 0.02 + 0.5 * torch.exp(-0.02 * middles)
+    found = patlak(activity[:, None], Frames(edges[:-1], edges[1:]), given, from_min=20.0)
+    assert float(found.values["ki"]) == pytest.approx(0.01, rel=1e-3)
