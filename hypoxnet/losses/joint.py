@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hypoxnet.cases import Batch, Logits
 from hypoxnet.losses.config import LossConfig
 from hypoxnet.losses.segmentation import cross_entropy_loss, known_mean, resample_truth, soft_dice_loss
-from hypoxnet.survival.discrete import negative_log_likelihood
+from hypoxnet.survival.time_models.bank import RiskSetBank, patient_numbers
+from hypoxnet.survival.time_models.base import TimeModel
 
 
-class JointLoss:
+class JointLoss(nn.Module):
     """Weighted sum of Dice, cross-entropy and the likelihood of the outcome.
 
-    A patient without a contour trains the outcome, a patient without follow-up the segmentation.
+    A patient without a contour trains the outcome, a patient without follow-up the segmentation. What it remembers of
+    patients and what it learns about weights is part of a checkpoint, and of nothing that leaves training.
 
     Args:
         config: Weights of the terms.
-        edges_months: Right edges of the outcome's intervals.
+        bank: Patients outside the batch, for an outcome model that compares patients; None for any other.
+
+    Source:
+        Kendall, Gal and Cipolla 2018, CVPR, Multi-task learning using uncertainty to weigh losses, section 3.2.
     """
 
-    def __init__(self, config: LossConfig, edges_months: Sequence[float]) -> None:
+    def __init__(self, config: LossConfig, *, bank: RiskSetBank | None = None) -> None:
+        super().__init__()
         self.config = config
-        self.edges_months = tuple(edges_months)
+        self.bank = bank
+        self.balance = TaskBalance() if config.balance == "uncertainty" else None
 
-    def __call__(self, logits: Logits, batch: Batch, *, inside_tumour: bool) -> dict[str, Tensor]:
+    def forward(
+        self, logits: Logits, batch: Batch, *, time: TimeModel | None, inside_tumour: bool
+    ) -> dict[str, Tensor]:
         """The loss of a batch.
 
         Args:
             logits: What the network returned.
             batch: What is true.
+            time: The network's outcome model; None without an outcome head.
             inside_tumour: Only voxels inside the tumour contour count, for patients who have one.
 
         Returns:
@@ -40,8 +48,13 @@ class JointLoss:
         """
         with torch.autocast(batch.images.device.type, enabled=False):
             dice, cross_entropy = self._segmentation(logits, batch, inside_tumour=inside_tumour)
-            outcome = self._outcome(logits, batch)
-            total = self.config.dice * dice + self.config.cross_entropy * cross_entropy + self.config.outcome * outcome
+            outcome = self._outcome(logits, batch, time)
+            segmentation = self.config.dice * dice + self.config.cross_entropy * cross_entropy
+            weighted = self.config.outcome * outcome
+            total = segmentation + weighted
+            if self.balance is not None:
+                present = torch.stack([(batch.label_known > 0).any(), (batch.outcome_known > 0).any()])
+                total = self.balance(torch.stack([segmentation, weighted]), present)
         return {"total": total, "dice": dice, "cross_entropy": cross_entropy, "outcome": outcome}
 
     def _segmentation(self, logits: Logits, batch: Batch, *, inside_tumour: bool) -> tuple[Tensor, Tensor]:
@@ -72,9 +85,32 @@ class JointLoss:
         )
         return dice, cross_entropy
 
-    def _outcome(self, logits: Logits, batch: Batch) -> Tensor:
-        if logits.hazards.shape[1] == 0:
+    def _outcome(self, logits: Logits, batch: Batch, time: TimeModel | None) -> Tensor:
+        if time is None:
             return logits.segmentation.new_zeros((), dtype=torch.float32)
-        return negative_log_likelihood(
-            logits.hazards, batch.months, batch.event, batch.outcome_known, edges_months=self.edges_months
-        )
+        if self.bank is None:
+            return time.loss(logits.hazards, batch.months, batch.event, batch.outcome_known)
+        numbers = patient_numbers(batch.keys).to(batch.months.device)
+        others = self.bank.others(numbers)
+        loss = time.loss(logits.hazards, batch.months, batch.event, batch.outcome_known, others=others)
+        # Validation patients are compared with training patients, and leave no trace among them.
+        if self.training:
+            known = batch.outcome_known > 0
+            self.bank.remember(numbers[known], logits.hazards[known], batch.months[known], batch.event[known])
+        return loss
+
+
+class TaskBalance(nn.Module):
+    """Learnt factors of two tasks: exp(-s) loss + s / 2 each, where s is the logarithm of a variance.
+
+    At the best s, exp(-s) is 1 / (2 loss): the task that is far from solved counts less per unit of its loss. Both s
+    begin at 0, which is the fixed weighting. A task that a batch says nothing about does not move its s.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_variance = nn.Parameter(torch.zeros(2))
+
+    def forward(self, losses: Tensor, present: Tensor) -> Tensor:
+        """Total of the losses of segmentation and outcome; `present` says which of them the batch has."""
+        return (torch.exp(-self.log_variance) * losses + 0.5 * self.log_variance * present).sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hypoxnet.models.backbones import build_backbone
+from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.models.joint import HypoxNet
 from hypoxnet.models.spec import ModelSpec
 
@@ -13,4 +14,6 @@ def build_model(spec: ModelSpec) -> HypoxNet:
     Raises:
         ConfigError: The backbone is unknown or refuses its options.
     """
+    if spec.backbone.backbone == NO_BACKBONE:
+        return HypoxNet(spec, None)
     return HypoxNet(spec, build_backbone(spec.backbone, channels=spec.channels, regions=spec.regions))

@@ -7,7 +7,10 @@ from itertools import pairwise
 from typing import Any
 
 from hypoxnet.errors import ConfigError
+from hypoxnet.survival.time_models.settings import TimeSettings
 
+# No network over images: the outcome is predicted from covariates alone.
+NO_BACKBONE = "none"
 BACKBONES = ("residual_unet", "segresnet", "dynunet", "swin_unetr", "mednext")
 
 
@@ -17,21 +20,39 @@ class OutcomeConfig:
 
     Args:
         enabled: Predict the outcome at all.
-        edges_months: Right edges of the intervals, months; the first interval starts at 0. Ignored for a cohort with
-            a yes/no end point, which has one interval.
+        kind: `hazards` (discrete cause-specific hazards, smooth over time), `cox`, `deephit` or `weibull`. A yes/no end
+            point has `hazards` only.
+        edges_months: Right edges of the intervals, months; the first interval starts at 0. `cox` and `weibull` know no
+            intervals and are reported at these months. Ignored for a cohort with a yes/no end point, which has one
+            interval.
         horizon_months: Month at which risk is reported and scored.
         pool: `contour` pools inside the tumour contour where a case has one and inside the predicted region
             otherwise; `prediction` always pools inside the first predicted region.
         hidden: Width of the hidden layer.
         dropout: Share of the inputs of the hidden layer that is dropped in training.
+        baseline_df: Coefficients of the smooth baseline over time, the constant included; more than there are intervals
+            leaves each interval free. `hazards` and `deephit`.
+        effect: `proportional`, or `time_varying`: what a patient's effect does over time is learnt with as many
+            coefficients as the baseline. `hazards` and `deephit`.
+        ties: How `cox` treats failures in the same month: `efron` or `breslow`.
+        ranking: Weight of the ranking loss of `deephit`; 0 leaves its likelihood.
+        ranking_scale: Difference of incidence at which a wrong order costs e times an undecided one; `deephit`.
+        bank: Patients outside the batch that `cox` and `deephit` compare with, as they were seen last.
     """
 
     enabled: bool = True
+    kind: str = "hazards"
     edges_months: list[float] = field(default_factory=lambda: [6.0, 12.0, 18.0, 24.0, 36.0, 48.0, 60.0])
     horizon_months: float = 24.0
     pool: str = "contour"
     hidden: int = 8
     dropout: float = 0.5
+    baseline_df: int = 4
+    effect: str = "proportional"
+    ties: str = "efron"
+    ranking: float = 0.2
+    ranking_scale: float = 0.1
+    bank: int = 4096
 
     def __post_init__(self) -> None:
         edges = self.edges_months
@@ -39,6 +60,24 @@ class OutcomeConfig:
             raise ConfigError(f"outcome.edges_months is {list(edges)}, it must increase from above 0")
         if self.pool not in {"contour", "prediction"}:
             raise ConfigError(f"outcome.pool is {self.pool!r}, it must be contour or prediction")
+        if self.bank < 1:
+            raise ConfigError(f"outcome.bank is {self.bank}, it must be at least 1")
+        self.time_settings()
+
+    def time_settings(self) -> TimeSettings:
+        """The part that decides the model of time.
+
+        Raises:
+            ConfigError: A value is out of its range.
+        """
+        return TimeSettings(
+            kind=self.kind,
+            baseline_df=self.baseline_df,
+            effect=self.effect,
+            ties=self.ties,
+            ranking=self.ranking,
+            ranking_scale=self.ranking_scale,
+        )
 
 
 @dataclass
@@ -47,7 +86,7 @@ class ModelConfig:
 
     Args:
         backbone: One of `residual_unet` (ours), `segresnet`, `dynunet`, `swin_unetr`, `mednext` (MONAI), or the name
-            of an entry point in the group `hypoxnet.backbones`.
+            of an entry point in the group `hypoxnet.backbones`; `none` reads no image, only covariates.
         features: Channels at each resolution, finest first.
         blocks: Residual blocks at each resolution.
         deep_supervision: Coarser outputs that are also trained; ours only.

@@ -1,6 +1,7 @@
-"""The outcome head: from pooled features, volumes and covariates to hazards.
+"""The outcome head: from pooled features, volumes and covariates to the outputs of an outcome model.
 
-Axis legend: B patients, F features, R read-outs, P covariates, J causes, T intervals.
+Axis legend: B patients, F features, V read-outs, P covariates, J causes, R effects per cause, D coefficients of the
+baseline, K outputs per cause.
 """
 
 from __future__ import annotations
@@ -9,47 +10,75 @@ import torch
 from torch import Tensor, nn
 
 from hypoxnet.models.spec import ModelSpec
+from hypoxnet.survival.time_models.build import build_time_model
 
 
 class OutcomeHead(nn.Module):
-    """Proportional discrete hazards: logit = baseline[cause, interval] + risk[cause].
+    """Effects of a patient on each cause, and the baseline they act on; `time` says what they mean.
 
-    Proportional because events are few: a cohort with 38 failures can carry three or four parameters of effect, and a
-    free logit per interval would spend them where nobody failed.
+    Everything known of a patient besides features enters through `clinical`, and from there both linearly and through
+    the hidden layer. By default a patient has one effect per cause, the same at all times, because events are few: a
+    cohort with 38 failures can carry three or four parameters.
 
     Args:
-        spec: Gives the number of causes, intervals and covariates.
-        features: Number of pooled features F.
-        read_outs: Number of read-outs R.
+        spec: Gives the outcome model and the number of causes and covariates.
+        features: Number of pooled features F; 0 without images.
+        read_outs: Number of read-outs V.
     """
 
-    baseline: Tensor
+    baseline: nn.Parameter | None
 
     def __init__(self, spec: ModelSpec, *, features: int, read_outs: int) -> None:
         super().__init__()
-        inputs = features + read_outs + 2 * spec.covariates
-        self.norm = nn.LayerNorm(features)
-        self.hidden = nn.Sequential(nn.Dropout(spec.outcome.dropout), nn.Linear(inputs, spec.outcome.hidden), nn.SiLU())
-        self.linear = nn.Linear(read_outs + 2 * spec.covariates, spec.causes)
-        self.risk = nn.Linear(spec.outcome.hidden, spec.causes)
-        self.baseline = nn.Parameter(torch.full((spec.causes, len(spec.edges_months)), -2.0))
+        self.time = build_time_model(spec.outcome.time_settings(), spec.edges_months, spec.causes)
+        coefficients, effects = len(self.time.basis), len(self.time.effect)
+        clinical = read_outs + 2 * spec.covariates
+        self.norm = nn.LayerNorm(features) if features else nn.Identity()
+        self.hidden = nn.Sequential(
+            nn.Dropout(spec.outcome.dropout), nn.Linear(features + clinical, spec.outcome.hidden), nn.SiLU()
+        )
+        self.linear = nn.Linear(clinical, spec.causes * effects)
+        self.risk = nn.Linear(spec.outcome.hidden, spec.causes * effects)
+        self.register_parameter(
+            "baseline", nn.Parameter(torch.zeros(spec.causes, coefficients)) if coefficients else None
+        )
         for layer in (self.linear, self.risk):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def set_baseline(self, hazards: Tensor) -> None:
-        """Start from the hazards of a cohort, J T."""
-        safe = hazards.clamp(1e-3, 0.999)
-        free = (1.0 - safe.sum(dim=0, keepdim=True)).clamp(min=1e-3)
-        with torch.no_grad():
-            self.baseline.copy_(torch.log(safe / free))
+    @torch.no_grad()
+    def start_from(self, months: Tensor, event: Tensor) -> None:
+        """Start from the baseline of a cohort.
+
+        Args:
+            months: B, of the patients whose outcome is known.
+            event: B.
+        """
+        if self.baseline is not None:
+            with torch.enable_grad():
+                start = self.time.start(months, event)
+            self.baseline.copy_(start)
+
+    def clinical(self, read_outs: Tensor, covariates: Tensor, covariates_known: Tensor) -> Tensor:
+        """What the head knows besides features: the one place where volumes and covariates enter.
+
+        A missing covariate has no value; a mark says that it is missing.
+
+        Args:
+            read_outs: B V.
+            covariates: B P, standardised.
+            covariates_known: B P, 1 where known.
+
+        Returns:
+            B (V + 2 P), float32.
+        """
+        known = covariates_known.float()
+        return torch.cat([read_outs.float(), covariates.float() * known, 1.0 - known], dim=1)
 
     def forward(self, pooled: Tensor, read_outs: Tensor, covariates: Tensor, covariates_known: Tensor) -> Tensor:
-        """B F, B R, B P, B P to hazard logits B J T, in float32 whatever the precision outside."""
+        """B F, B V, B P, B P to outputs B J K, in float32 whatever the precision outside."""
         with torch.autocast(pooled.device.type, enabled=False):
-            known = covariates_known.float()
-            clinical = torch.cat([read_outs.float(), covariates.float() * known, 1.0 - known], dim=1)
+            clinical = self.clinical(read_outs, covariates, covariates_known)
             hidden = self.hidden(torch.cat([self.norm(pooled.float()), clinical], dim=1))
-            risk = self.linear(clinical) + self.risk(hidden)
-            hazards: Tensor = self.baseline[None] + risk[:, :, None]
-        return hazards
+            effects = (self.linear(clinical) + self.risk(hidden)).unflatten(1, (self.time.causes, -1))
+            return self.time.outputs(self.baseline, effects)

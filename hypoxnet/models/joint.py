@@ -1,7 +1,7 @@
 """The joint network: one forward pass gives the segmentation and the outcome.
 
-Axis legend: B patients, C channels, K regions, P covariates, F features, R read-outs, J causes, T intervals,
-D H W voxels.
+Axis legend: B patients, C channels, K regions, P covariates, F features, R read-outs, J causes, D H W voxels.
+Outputs of the outcome head are B J and as many columns as the outcome model has.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from hypoxnet.cases import Logits
 from hypoxnet.models.backbones import Backbone
 from hypoxnet.models.heads import OutcomeHead
 from hypoxnet.models.spec import ModelSpec
+from hypoxnet.survival.time_models.base import TimeModel
 
 # Read-outs are log1p(mL) / 3, so that 20 mL is about 1.
 LOG_VOLUME_SCALE = 3.0
@@ -42,17 +43,21 @@ class HypoxNet(nn.Module):
 
     Args:
         spec: What it is.
-        backbone: The segmentation network, see `models.backbones`.
+        backbone: The segmentation network, see `models.backbones`; None for a model of covariates alone.
     """
 
-    def __init__(self, spec: ModelSpec, backbone: Backbone) -> None:
+    def __init__(self, spec: ModelSpec, backbone: Backbone | None) -> None:
         super().__init__()
         self.spec = spec
         self.backbone = backbone
-        features = sum(backbone.pooled_features)
-        self.head = (
-            OutcomeHead(spec, features=features, read_outs=1 + 2 * spec.regions) if spec.outcome.enabled else None
-        )
+        features = 0 if backbone is None else sum(backbone.pooled_features)
+        read_outs = 0 if backbone is None else 1 + 2 * spec.regions
+        self.head = OutcomeHead(spec, features=features, read_outs=read_outs) if spec.outcome.enabled else None
+
+    @property
+    def time(self) -> TimeModel | None:
+        """The outcome model that gives the head's outputs a meaning; None without an outcome head."""
+        return None if self.head is None else self.head.time
 
     def forward(
         self,
@@ -63,9 +68,9 @@ class HypoxNet(nn.Module):
         covariates: Tensor,
         covariates_known: Tensor,
     ) -> Logits:
-        """Segmentation and hazards of windows that each hold their whole patient's tumour.
+        """Segmentation and outcome of windows that each hold their whole patient's tumour.
 
-        Shapes as in `cases.Batch`. Hazards are B 0 0 when the outcome head is switched off.
+        Shapes as in `cases.Batch`. Outputs of the outcome head are B 0 0 when the outcome head is switched off.
         """
         encoded = self.encode(images, presence, tumour, tumour_known)
         read_outs = self.read_outs(torch.sigmoid(encoded.segmentation), tumour, tumour_known)
@@ -81,6 +86,7 @@ class HypoxNet(nn.Module):
             tumour: B 1 D H W.
             tumour_known: B.
         """
+        assert self.backbone is not None, "a model of covariates alone reads no image"
         features = self.backbone(images, presence)
         mask = self.pooling_mask(features.segmentation, tumour, tumour_known)
         sums, weights = [], []
@@ -110,7 +116,10 @@ class HypoxNet(nn.Module):
             B (1 + 2 K), detached: the outcome may not deform the contour through its volume.
         """
         probability = probability.detach().float()
-        mask = self.pooling_mask(torch.logit(probability[:, :1], eps=1e-6), tumour, tumour_known)
+        return self.volumes(probability, self.pooling_mask(torch.logit(probability[:, :1], eps=1e-6), tumour, tumour_known))
+
+    def volumes(self, probability: Tensor, mask: Tensor) -> Tensor:
+        """`read_outs` inside a pooling mask, B 1 D H W, and with a gradient."""
         inside = probability * mask if self.spec.outcome.pool == "contour" else probability
         tumour_ml = mask.sum(dim=(2, 3, 4)) * self.spec.voxel_ml
         region_ml = inside.sum(dim=(2, 3, 4)) * self.spec.voxel_ml
@@ -121,9 +130,14 @@ class HypoxNet(nn.Module):
     def outcome(
         self, pooled_sum: Tensor, pooled_weight: Tensor, read_outs: Tensor, covariates: Tensor, covariates_known: Tensor
     ) -> Tensor:
-        """Hazard logits B J T from what the windows of a patient add up to; B 0 0 without an outcome head."""
+        """Outputs of the outcome head, of what the windows of a patient add up to; B 0 0 without a head."""
         if self.head is None:
             return pooled_sum.new_zeros((len(pooled_sum), 0, 0))
         pooled = pooled_sum / pooled_weight.clamp(min=1e-3)
-        hazards: Tensor = self.head(pooled, read_outs, covariates, covariates_known)
-        return hazards
+        outputs: Tensor = self.head(pooled, read_outs, covariates, covariates_known)
+        return outputs
+
+    def outcome_of_covariates(self, covariates: Tensor, covariates_known: Tensor) -> Tensor:
+        """What `outcome` gives in a model of covariates alone; B P and B P."""
+        nothing = covariates.new_zeros((len(covariates), 0))
+        return self.outcome(nothing, nothing, nothing, covariates, covariates_known)

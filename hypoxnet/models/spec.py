@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 from hypoxnet.models.config import ModelConfig, OutcomeConfig
+from hypoxnet.survival.time_models.settings import refuse_without_times
 
 CAUSES = 2
 
@@ -33,6 +34,10 @@ class ModelSpec:
     covariates: int
     edges_months: tuple[float, ...]
     spacing_mm: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.outcome.enabled:
+            refuse_without_times(self.outcome.time_settings(), self.edges_months)
 
     @property
     def causes(self) -> int:

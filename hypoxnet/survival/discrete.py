@@ -68,32 +68,26 @@ def passed_and_hit(months: Tensor, event: Tensor, edges_months: Sequence[float])
     return passed.to(torch.float32), hit.to(torch.float32)
 
 
-def negative_log_likelihood(
-    hazard_logits: Tensor, months: Tensor, event: Tensor, known: Tensor, *, edges_months: Sequence[float]
+def patient_log_likelihood(
+    hazard_logits: Tensor, months: Tensor, event: Tensor, *, edges_months: Sequence[float]
 ) -> Tensor:
-    """Mean negative log-likelihood over the patients whose outcome is known.
-
-    A sum over patients: a batch of one has the same meaning as a batch of many. Without any known outcome it is an
-    exact zero that still belongs to the graph.
+    """Log-likelihood of what was seen of each patient.
 
     Args:
         hazard_logits: B J T.
         months: B; nan for a yes/no end point.
         event: B, integers 0 ... J.
-        known: B, 1 where the outcome is known.
         edges_months: Right edges of the T intervals.
 
     Returns:
-        Scalar, at least 0.
+        B, at most 0.
     """
     log_p = log_interval_probabilities(hazard_logits)
     passed, hit = passed_and_hit(months, event, edges_months)
     causes = hazard_logits.shape[1]
     cause = (event.clamp(1, causes) - 1)[:, None, None].expand(-1, 1, log_p.shape[2])
     log_cause = torch.gather(log_p, 1, cause)[:, 0]
-    per_patient = -(passed.to(log_p) * log_p[:, -1] + hit.to(log_p) * log_cause).sum(dim=1)
-    weight = known.to(log_p)
-    return (per_patient * weight).sum() / weight.sum().clamp(min=1.0)
+    return (passed.to(log_p) * log_p[:, -1] + hit.to(log_p) * log_cause).sum(dim=1)
 
 
 def cumulative_incidence(hazard_logits: Tensor) -> Tensor:
@@ -138,25 +132,3 @@ def incidence_at(incidence: Tensor, month: float, edges_months: Sequence[float])
     after = next(i for i, edge in enumerate(edges) if edge > month)
     share = (month - edges[after - 1]) / (edges[after] - edges[after - 1])
     return values[..., after - 1] * (1 - share) + values[..., after] * share
-
-
-def life_table_hazards(
-    months: Tensor, event: Tensor, *, causes: int, edges_months: Sequence[float], prior: float = 1.0
-) -> Tensor:
-    """Hazards of a cohort, shrunk towards a constant: the start of the network's baseline.
-
-    Args:
-        months: B; nan for a yes/no end point.
-        event: B.
-        causes: Number of causes J.
-        edges_months: Right edges of the T intervals.
-        prior: Weight of the overall hazard, in patients at risk per interval; 0 gives the plain life table.
-
-    Returns:
-        J T, hazards in [0, 1); an interval nobody entered has the overall hazard (0 when nobody was at risk at all).
-    """
-    passed, hit = passed_and_hit(months, event, edges_months)
-    at_risk = (passed + hit).sum(dim=0)
-    struck = torch.stack([(hit * (event == j + 1)[:, None]).sum(dim=0) for j in range(causes)])
-    overall = struck.sum(dim=1, keepdim=True) / at_risk.sum().clamp(min=1.0)
-    return (struck + prior * overall) / (at_risk + prior).clamp(min=1e-12)

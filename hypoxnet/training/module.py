@@ -115,9 +115,11 @@ class HypoxModule(pl.LightningModule):
         return min(1.0, max(by_steps, self.seconds / limit if limit else 0.0))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; normalisation, biases and other vectors are not decayed."""
-        decayed = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]
+        """AdamW; normalisation, biases and other vectors are not decayed, nor is the outcome's baseline."""
+        learnt = [*self.model.named_parameters(), *self.loss.named_parameters()]
+        # Shrunk to zero, the baseline would pull the average patient towards an arbitrary risk.
+        decayed = [p for name, p in learnt if p.requires_grad and p.ndim > 1 and name != "head.baseline"]
+        others = [p for name, p in learnt if p.requires_grad and (p.ndim <= 1 or name == "head.baseline")]
         groups = [
             {"params": decayed, "weight_decay": self.config.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -165,7 +167,7 @@ class HypoxModule(pl.LightningModule):
         logits = model(
             batch.images, batch.presence, batch.tumour, batch.tumour_known, batch.covariates, batch.covariates_known
         )
-        terms: dict[str, torch.Tensor] = self.loss(logits, batch, inside_tumour=self.inside_tumour)
+        terms: dict[str, torch.Tensor] = self.loss(logits, batch, time=model.time, inside_tumour=self.inside_tumour)
         for name, value in terms.items():
             self.log(
                 f"{stage}/{name}",

@@ -83,6 +83,29 @@ def test_deep_supervision_is_for_training_only():
     assert model.eval()(**inputs()).deep == ()
 
 
+@pytest.mark.parametrize(("kind", "columns"), [("hazards", 3), ("cox", 1), ("deephit", 3), ("weibull", 2)])
+def test_every_outcome_model_has_its_outputs_and_travels_in_the_spec(kind, columns):
+    model = network(SMALL["folded"], outcome=OutcomeConfig(kind=kind, hidden=4, dropout=0.0))
+    assert model(**inputs()).hazards.shape == (2, 2, columns)
+    assert model.time.kind == kind
+    again = build_model(ModelSpec.from_json(model.spec.to_json()))
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.eval()(**inputs()).hazards, model.eval()(**inputs()).hazards)
+
+
+@pytest.mark.parametrize(("effect", "changes"), [("proportional", False), ("time_varying", True)])
+def test_an_effect_changes_over_time_only_where_it_may(effect, changes):
+    model = network(SMALL["folded"], outcome=OutcomeConfig(effect=effect, dropout=0.0)).eval()
+    torch.nn.init.normal_(model.head.linear.weight, generator=torch.Generator().manual_seed(4))
+    one, other = model(**inputs()).hazards[:, 0].detach()
+    assert bool((one - other).std() > 1e-4) == changes
+
+
+def test_cox_for_a_yes_no_end_point_is_refused_before_anything_is_built():
+    with pytest.raises(ConfigError, match=r"outcome\.kind is cox, and the cohort has a yes/no end point"):
+        network(SMALL["folded"], outcome=OutcomeConfig(kind="cox"), edges=(inf,))
+
+
 def test_a_yes_no_end_point_is_one_cause_and_one_interval():
     assert network(SMALL["folded"], edges=(inf,))(**inputs()).hazards.shape == (2, 1, 1)
 

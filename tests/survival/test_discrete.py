@@ -1,6 +1,5 @@
 from math import inf, log
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -10,11 +9,9 @@ from hypoxnet.errors import ConfigError
 from hypoxnet.survival.discrete import (
     cumulative_incidence,
     incidence_at,
-    life_table_hazards,
-    negative_log_likelihood,
     passed_and_hit,
+    patient_log_likelihood,
 )
-from hypoxnet.survival.estimators import aalen_johansen
 
 EDGES = (12.0, 24.0, 36.0)
 
@@ -46,25 +43,15 @@ def test_likelihood_by_hand():
     hazards = [[0.10, 0.20, 0.30], [0.05, 0.10, 0.10]]
     months, event = torch.tensor([20.0, 30.0, 40.0]), torch.tensor([2, 0, 1])
     logits = logits_of(hazards).expand(3, -1, -1)
-    loss = negative_log_likelihood(logits, months, event, torch.tensor([1.0, 1.0, 0.0]), edges_months=EDGES)
-    expected = -(log(0.85) + log(0.10) + log(0.85) + log(0.70)) / 2
-    assert float(loss) == pytest.approx(expected)
-
-
-def test_no_known_outcome_is_zero_with_a_gradient():
-    logits = torch.randn(2, 2, 3, requires_grad=True)
-    loss = negative_log_likelihood(
-        logits, torch.tensor([9.0, 9.0]), torch.tensor([1, 0]), torch.zeros(2), edges_months=EDGES
-    )
-    loss.backward()
-    assert float(loss.detach()) == 0.0
-    assert not logits.grad.any()
+    values = patient_log_likelihood(logits, months, event, edges_months=EDGES)
+    free = log(0.85) + log(0.70) + log(0.60)
+    assert values.tolist() == pytest.approx([log(0.85) + log(0.10), log(0.85) + log(0.70), free])
 
 
 def test_yes_no_is_binary_cross_entropy():
     logits = torch.randn(6, 1, 1)
     event = torch.tensor([0, 1, 0, 1, 1, 0])
-    loss = negative_log_likelihood(logits, torch.full((6,), torch.nan), event, torch.ones(6), edges_months=(inf,))
+    loss = -patient_log_likelihood(logits, torch.full((6,), torch.nan), event, edges_months=(inf,)).mean()
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits.flatten(), event.float())
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
@@ -74,20 +61,6 @@ def test_incidence_rises_and_never_exceeds_one(seed):
     incidence = cumulative_incidence(torch.randn(4, 2, 5, generator=torch.Generator().manual_seed(seed)) * 4)
     assert (incidence.diff(dim=2) >= -1e-6).all()
     assert (incidence.sum(dim=1) <= 1 + 1e-5).all()
-
-
-def test_life_table_gives_back_aalen_johansen_at_the_edges():
-    """Hazards of a life table without shrinkage, where nobody is censored inside an interval."""
-    generator = np.random.default_rng(0)
-    months = generator.choice([3.0, 11.0, 12.0, 20.0, 24.0, 30.0, 36.0], 300)
-    event = generator.integers(0, 3, 300)
-    months = np.where(event == 0, np.ceil(months / 12) * 12, months)
-    hazards = life_table_hazards(torch.tensor(months), torch.tensor(event), causes=2, edges_months=EDGES, prior=0.0)
-    incidence = cumulative_incidence(logits_of(hazards.tolist()))[0]
-    for cause in (1, 2):
-        times, expected = aalen_johansen(months, event, cause=cause)
-        at = [expected[np.searchsorted(times, edge, side="right") - 1] for edge in EDGES]
-        np.testing.assert_allclose(incidence[cause - 1].numpy(), at, atol=1e-6)
 
 
 def test_incidence_between_edges_is_linear_and_beyond_the_last_constant():
@@ -100,6 +73,6 @@ def test_incidence_between_edges_is_linear_and_beyond_the_last_constant():
 
 def test_half_precision_logits_do_not_overflow():
     logits = torch.full((1, 2, 3), 60.0, dtype=torch.bfloat16)
-    loss = negative_log_likelihood(logits, torch.tensor([30.0]), torch.tensor([0]), torch.ones(1), edges_months=EDGES)
-    assert torch.isfinite(loss)
-    assert loss.dtype == torch.float32
+    value = patient_log_likelihood(logits, torch.tensor([30.0]), torch.tensor([0]), edges_months=EDGES)
+    assert torch.isfinite(value).all()
+    assert value.dtype == torch.float32

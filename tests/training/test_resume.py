@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,12 @@ def plan(phantom_records, tiny_training, tmp_path):
 
     from hypoxnet.data.plan import plan_settings
     from hypoxnet.data.splits import Split
+    from hypoxnet.losses.config import LossConfig
     from hypoxnet.transforms.config import LabelConfig
 
     setup = tiny_training(epochs=6, cache=tmp_path / "cache")
+    # The choices with most to remember: patients outside the batch, and learnt weights of the tasks.
+    setup = replace(setup, outcome=replace(setup.outcome, kind="cox"), loss=LossConfig(balance="uncertainty"))
     split = Split(phantom_records[:5], phantom_records[5:6], ())
     settings = plan_settings(split.train, setup.data, LabelConfig(), edges_months=setup.outcome.edges_months)
     path = tmp_path / "plan"
