@@ -1,4 +1,7 @@
-"""Maps of a cohort's raw series, made once and cached by the content of the files and the settings."""
+"""Channels that a cohort's files allow but its manifest does not name: maps of raw series, and ratios of uptake.
+
+Each is made once and cached by the content of its files and the settings.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from hypoxnet.cases import CaseRecord
 from hypoxnet.errors import CaseError, HypoxNetError
 from hypoxnet.files import replacing_folder, sha256_of
 from hypoxnet.jobs.maps import MapRequest, make_maps, write_maps
+from hypoxnet.jobs.ratios import make_ratio, ratios_of
 from hypoxnet.maps.config import MapsConfig
 from hypoxnet.maps.kinds.base import MapKind
 from hypoxnet.maps.registry import KINDS
@@ -32,12 +36,12 @@ T1 = "T1"
 
 @dataclass(frozen=True, slots=True)
 class MapCache:
-    """Makes the maps that a case lacks.
+    """Makes the maps and ratios that a case lacks.
 
     Args:
-        folder: Where maps lie, one folder per series and settings.
+        folder: Where they lie, maps in one folder per series and settings.
         config: How maps are made.
-        wanted: Channels to make; the first of each series when empty.
+        wanted: Channels to make; when empty, the first of each series, and a ratio of each hypoxia tracer.
     """
 
     folder: Path
@@ -45,12 +49,16 @@ class MapCache:
     wanted: tuple[str, ...] = ()
 
     def complete(self, record: CaseRecord) -> CaseRecord:
-        """The record with the channels that its raw series give; a channel that has a file keeps it.
+        """The record with the channels that its files give; a channel that has a file of its own keeps it.
 
         Raises:
-            MapError, CaseError, GeometryError: A series cannot become a map; the message begins with the case.
+            MapError, CaseError, GeometryError: A series cannot become a map, or a reference region gives no ratio; the
+                message begins with the case.
         """
         channels = dict(record.channels)
+        channels |= {
+            ratio.name: make_ratio(record, ratio, self.folder / "ratios") for ratio in ratios_of(record, self.wanted)
+        }
         for name in ORDER:
             kind = KINDS[name]
             if kind.raw_column not in record.raw:
@@ -141,7 +149,7 @@ def _digests(path: Path) -> list[str]:
 
 
 def complete_cohort(records: Sequence[CaseRecord], cache: MapCache) -> tuple[tuple[CaseRecord, ...], dict[str, str]]:
-    """Make the maps of a cohort; an interrupt loses nothing that was finished.
+    """Make the maps and ratios of a cohort; an interrupt loses nothing that was finished.
 
     Args:
         records: The cohort.
@@ -153,7 +161,8 @@ def complete_cohort(records: Sequence[CaseRecord], cache: MapCache) -> tuple[tup
     Raises:
         CaseError: None could.
     """
-    if not any(record.raw for record in records):
+    needing = [record for record in records if record.raw or any(ratios_of(record, cache.wanted))]
+    if not needing:
         return tuple(records), {}
     completed, reasons = [], {}
     for record in track(records, description="making maps", transient=True):

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from hypoxnet.cases import CaseRecord
+from hypoxnet.data.config import DataConfig
+from hypoxnet.data.manifest import read_manifest
+from hypoxnet.data.plan import plan_settings
+from hypoxnet.errors import CaseError, ConfigError
+from hypoxnet.images import read_channel
+from hypoxnet.jobs.derive import MapCache, complete_cohort
+from hypoxnet.maps.config import MapsConfig
+from hypoxnet.transforms.config import LabelConfig
+
+
+def save(path: Path, array: np.ndarray) -> Path:
+    nib.save(nib.Nifti1Image(array, np.diag([3.0, 3.0, 3.0, 1.0])), path)
+    return path
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> CaseRecord:
+    suv = np.full((8, 8, 8), 2.4, np.float32)
+    suv[:2], suv[2:4] = 1.2, 1.6
+    muscle, blood = np.zeros((2, 8, 8, 8), np.uint8)
+    muscle[:2], blood[2:4] = 1, 1
+    return CaseRecord(
+        "P1",
+        channels={"FMISO_SUV": save(tmp_path / "suv.nii.gz", suv), "FDG_SUV": save(tmp_path / "fdg.nii.gz", suv)},
+        masks={"MUSCLE": save(tmp_path / "m.nii.gz", muscle), "BLOOD": save(tmp_path / "b.nii.gz", blood)},
+    )
+
+
+def cache(tmp_path: Path, *wanted: str) -> MapCache:
+    return MapCache(tmp_path / "maps", MapsConfig(), wanted)
+
+
+def test_a_hypoxia_tracer_gets_its_ratio_to_muscle_and_fdg_none(record: CaseRecord, tmp_path: Path) -> None:
+    found = cache(tmp_path).complete(record)
+    assert set(found.channels) == {"FMISO_SUV", "FDG_SUV", "FMISO_TMR"}
+    assert found.derived == ("FMISO_TMR",)
+    ratio = read_channel(found.channels["FMISO_TMR"], "FMISO_TMR", case="P1")
+    assert ratio.array[5, 0, 0] == pytest.approx(2.0)
+
+
+def test_blood_takes_the_place_of_muscle_that_nobody_drew(record: CaseRecord, tmp_path: Path) -> None:
+    without = replace(record, masks={"BLOOD": record.masks["BLOOD"]})
+    found = cache(tmp_path).complete(without)
+    ratio = read_channel(found.channels["FMISO_TBR"], "FMISO_TBR", case="P1")
+    assert ratio.array[5, 0, 0] == pytest.approx(1.5)
+
+
+def test_a_ratio_that_is_asked_for_is_made_of_any_tracer(record: CaseRecord, tmp_path: Path) -> None:
+    found = cache(tmp_path, "FDG_TBR", "FMISO_SUV").complete(record)
+    assert found.derived == ("FDG_TBR",)
+
+
+def test_a_ratio_with_a_file_of_its_own_keeps_it(record: CaseRecord, tmp_path: Path) -> None:
+    own = record.channels["FDG_SUV"]
+    found = cache(tmp_path).complete(replace(record, channels={**record.channels, "FMISO_TMR": own}))
+    assert found.channels["FMISO_TMR"] == own
+    assert found.derived == ()
+
+
+def test_a_redrawn_muscle_gives_another_file(record: CaseRecord, tmp_path: Path) -> None:
+    before = cache(tmp_path).complete(record).channels["FMISO_TMR"]
+    assert cache(tmp_path).complete(record).channels["FMISO_TMR"] == before
+    other = np.zeros((8, 8, 8), np.uint8)
+    other[6:] = 1
+    save(record.masks["MUSCLE"], other)
+    after = cache(tmp_path).complete(record).channels["FMISO_TMR"]
+    assert after != before
+    assert read_channel(after, "FMISO_TMR", case="P1").array[0, 0, 0] == pytest.approx(0.5)
+
+
+def test_an_empty_reference_region_is_named_and_the_other_cases_are_done(record: CaseRecord, tmp_path: Path) -> None:
+    empty = save(tmp_path / "empty.nii.gz", np.zeros((8, 8, 8), np.uint8))
+    bad = replace(record, case_id="P2", masks={"MUSCLE": empty})
+    done, reasons = complete_cohort([record, bad], cache(tmp_path))
+    assert [each.case_id for each in done] == ["P1"]
+    assert "P2: FMISO_TMR" in reasons["P2"]
+    assert "empty.nii.gz" in reasons["P2"]
+    with pytest.raises(CaseError, match="draw it again"):
+        cache(tmp_path).complete(bad)
+
+
+def test_a_label_by_threshold_takes_no_ratio_of_its_own_uptake_as_input(phantom_folder: Path, tmp_path: Path) -> None:
+    records, _ = complete_cohort(read_manifest(phantom_folder / "manifest.csv"), cache(tmp_path))
+    label = LabelConfig(kind="threshold", channel="FMISO_SUV", reference_mask="MUSCLE")
+    with pytest.raises(ConfigError, match="FMISO_TMR is an input"):
+        plan_settings(records, DataConfig(channels=["FMISO_TMR", "T1W"]), label, edges_months=[12.0])
