@@ -128,9 +128,7 @@ def make_predictor(arguments: argparse.Namespace, *, inside: bool) -> Any:
         regions=(Region("hsv", ("HYPOXIA",)),),
         threshold=None,
         inside_tumour=inside,
-        covariates=(),
-        covariate_means=(),
-        covariate_sds=(),
+        terms=(),
         edges_months=tuple(outcome.edges_months),
     )
     model = ModelSpec(ModelConfig(), outcome, len(CHANNELS), 1, 0, settings.edges_months, spacing_mm)

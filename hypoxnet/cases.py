@@ -51,10 +51,12 @@ class CaseRecord:
         channels: Quantity name to file; absent channels are not in the mapping.
         masks: Mask name to file.
         raw: Raw series to its files, of which maps can be made.
-        derived: Channels that were made of raw series; the manifest does not name them.
+        derived: Channels that were made of raw series and masks; the manifest does not name them.
+        measured: Covariates that were measured of images and contours; the manifest does not name them.
         outcome: None when not known.
         covariates: Covariate name to value; missing ones are not in the mapping.
         fold: Fold that the manifest assigns, None when it assigns none.
+        treated: Year, month or day of treatment, ISO 8601; empty when unknown.
         line: Line of the manifest, for messages.
     """
 
@@ -65,9 +67,11 @@ class CaseRecord:
     masks: Mapping[str, Path] = field(default_factory=dict)
     raw: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     derived: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()
     outcome: Outcome | None = None
     covariates: Mapping[str, float] = field(default_factory=dict)
     fold: int | None = None
+    treated: str = ""
     line: int = 0
 
     @property
@@ -91,8 +95,8 @@ class Sample:
         months: float32 scalar, nan when unknown or yes/no.
         event: int64 scalar, 0, 1, 2; meaningless unless `outcome_known`.
         outcome_known: float32 scalar.
-        covariates: P, float32, standardised; zero where missing.
-        covariates_known: P, float32.
+        covariates: P columns, float32, standardised; zero where missing.
+        covariates_known: P, float32, 1 where known; 1 everywhere when what is missing counts as the mean.
         grid: The working grid.
         repairs: What was repaired on the way, one sentence each.
     """
@@ -162,8 +166,8 @@ class Logits:
 
     Args:
         segmentation: B K D H W, one logit per region (independent sigmoids; regions may nest).
-        hazards: B causes T, logits of the discrete cause-specific hazards; `survival.discrete` turns them into
-            incidence.
+        hazards: B causes K, outputs of the outcome head, which the network's outcome model (`survival.time_models`)
+            turns into incidence; for discrete hazards their logits, one per interval.
         deep: Coarser segmentation logits for deep supervision, finest first; empty in evaluation mode.
     """
 
@@ -178,18 +182,20 @@ class Prediction:
 
     Args:
         key: Name of the case.
-        grid: The reference grid.
+        grid: The reference grid; None for a model of covariates alone, which draws nothing.
         probability: Region name to probability, i j k, float32.
         mask: Region name to mask, i j k, bool.
         incidence: Cause to cumulative incidence at each of `months`; empty when the model has no outcome head.
         months: Right edges of the intervals; (inf,) for a yes/no end point.
         read_outs: Everything else that goes into the JSON of the case (volumes in mL, channels present, repairs).
+        attribution: Channel to what it adds to the risk, i j k, float32, log-odds per mL; empty unless it was asked for.
     """
 
     key: str
-    grid: Grid
+    grid: Grid | None
     probability: Mapping[str, NDArray[np.float32]]
     mask: Mapping[str, NDArray[np.bool_]]
     incidence: Mapping[str, tuple[float, ...]]
     months: tuple[float, ...]
     read_outs: Mapping[str, Any]
+    attribution: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)

@@ -7,8 +7,9 @@ not in the table is refused with the nearest name that is.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from hypoxnet.errors import QuantityError
@@ -53,13 +54,33 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Covariate:
-    """A clinical covariate: unit and plausible range."""
+    """A clinical covariate: unit, plausible range, and how a model reads it.
+
+    Args:
+        name: Column name in a manifest.
+        meaning: What it is, in words.
+        unit: Unit; `code` for a number that stands for a word.
+        low: Smallest plausible value.
+        high: Largest plausible value.
+        kind: `linear`, `log`, `category` or `ordinal`, as in `transforms.covariates`.
+        offset: Added before the logarithm: 0 for what is never 0, 1 where none is common.
+        levels: Words of a category; its value is the place in this list.
+        words: Words that a manifest may hold in place of the number, in lower case.
+        pattern: Further spellings, as a regular expression whose first group is the number.
+        aliases: Other names of the column, in lower case, that mean nothing else.
+    """
 
     name: str
     meaning: str
     unit: str
     low: float
     high: float
+    kind: str = "linear"
+    offset: float = 0.0
+    levels: tuple[str, ...] = ()
+    words: Mapping[str, float] = field(default_factory=dict)
+    pattern: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 TRACERS: dict[str, str] = {
@@ -69,6 +90,8 @@ TRACERS: dict[str, str] = {
     "EF5": "18F-EF5",
     "FDG": "18F-fluorodeoxyglucose",
 }
+
+HYPOXIA_TRACERS = ("FMISO", "FAZA", "HX4", "EF5")
 
 # SUV above 100 g/ml is never tumour, kidney or bladder on a calibrated scan: it is Bq/ml or counts.
 _SUV_HIGH = {"FDG": 100.0}
@@ -182,28 +205,118 @@ RAW_SERIES: dict[str, str] = {
     "RAW_PET": "dynamic PET: KI and the rest, of the tracer of the settings",
 }
 
+_YES_NO = {"yes": 1.0, "y": 1.0, "no": 0.0, "n": 0.0}
+_SEX = {"f": 0.0, "female": 0.0, "m": 1.0, "male": 1.0}
+_HPV = {"positive": 1.0, "pos": 1.0, "+": 1.0, "negative": 0.0, "neg": 0.0, "-": 0.0}
+_SUBSITES = (
+    "oropharynx",
+    "larynx",
+    "hypopharynx",
+    "oral_cavity",
+    "nasopharynx",
+    "paranasal_sinus",
+    "salivary_gland",
+    "unknown_primary",
+    "other",
+)
+
+# Volumes are of the whole contour; 0.01 ml is a voxel or two, 1500 ml a tumour of 14 cm.
 COVARIATES: dict[str, Covariate] = {
     c.name: c
     for c in [
         Covariate("age", "age at the start of radiotherapy", "years", 0.0, 120.0),
-        Covariate("sex", "0 female, 1 male", "code", 0.0, 1.0),
-        Covariate("hpv", "HPV or p16 status, 0 negative, 1 positive", "code", 0.0, 1.0),
-        Covariate("t_stage", "T category", "code", 0.0, 4.0),
-        Covariate("n_stage", "N category", "code", 0.0, 3.0),
-        Covariate("subsite_oropharynx", "1 when the primary is in the oropharynx", "code", 0.0, 1.0),
-        Covariate("smoking_pack_years", "tobacco", "pack-years", 0.0, 300.0),
+        Covariate("sex", "0 female, 1 male", "code", 0.0, 1.0, words=_SEX, aliases=("gender",)),
+        Covariate("hpv", "HPV or p16 status, 0 negative, 1 positive", "code", 0.0, 1.0, words=_HPV, aliases=("p16",)),
+        Covariate(
+            "t_stage",
+            "T category",
+            "code",
+            0.0,
+            4.0,
+            kind="ordinal",
+            words={"tis": 0.0, "is": 0.0},
+            pattern=r"[cp]?t?([0-4])[a-d]?",
+            aliases=("t", "t_category", "tstage", "ct", "t-stage"),
+        ),
+        Covariate(
+            "n_stage",
+            "N category",
+            "code",
+            0.0,
+            3.0,
+            kind="ordinal",
+            pattern=r"[cp]?n?([0-3])[a-d]?",
+            aliases=("n", "n_category", "nstage", "cn", "n-stage"),
+        ),
+        Covariate(
+            "gtv_ml",
+            "gross tumour volume, primary and nodes",
+            "ml",
+            0.01,
+            1500.0,
+            kind="log",
+            aliases=("tumour_volume_ml", "tumor_volume_ml", "volume_ml", "gtv_volume_ml", "tumour_ml", "tumor_ml"),
+        ),
+        Covariate("gtvp_ml", "gross tumour volume of the primary", "ml", 0.01, 1500.0, kind="log"),
+        Covariate(
+            "subsite",
+            "where the primary is",
+            "word",
+            0.0,
+            len(_SUBSITES) - 1.0,
+            kind="category",
+            levels=_SUBSITES,
+            aliases=("tumour_site", "tumor_site", "primary_site"),
+        ),
+        Covariate("subsite_oropharynx", "1 when the primary is in the oropharynx", "code", 0.0, 1.0, words=_YES_NO),
+        Covariate(
+            "smoking_pack_years", "tobacco", "pack-years", 0.0, 300.0, kind="log", offset=1.0, aliases=("pack_years",)
+        ),
         Covariate("hb_g_dl", "haemoglobin", "g/dl", 3.0, 25.0),
-        Covariate("ecog", "ECOG performance status", "code", 0.0, 4.0),
-        Covariate("chemo", "1 when chemotherapy was given with radiation", "code", 0.0, 1.0),
-        Covariate("nimorazole", "1 when a hypoxic sensitiser was given", "code", 0.0, 1.0),
+        Covariate("ecog", "ECOG performance status", "code", 0.0, 4.0, kind="ordinal"),
+        Covariate("chemo", "1 when chemotherapy was given with radiation", "code", 0.0, 1.0, words=_YES_NO),
+        Covariate("nimorazole", "1 when a hypoxic sensitiser was given", "code", 0.0, 1.0, words=_YES_NO),
         Covariate("dose_gy", "prescribed dose to the tumour", "Gy", 0.0, 120.0),
         Covariate("overall_time_days", "first to last fraction", "days", 1.0, 120.0),
         Covariate("til", "tumour-infiltrating lymphocytes", "%", 0.0, 100.0),
-        Covariate("pd_l1_cps", "PD-L1 combined positive score", "score", 0.0, 100.0),
+        Covariate("pd_l1_cps", "PD-L1 combined positive score", "score", 0.0, 100.0, kind="log", offset=1.0),
     ]
 }
 
+COVARIATE_ALIASES: dict[str, str] = {alias: c.name for c in COVARIATES.values() for alias in c.aliases}
+
 COVARIATE_PREFIX = "x_"
+
+# What an image and a contour say about a patient in one number, measured by `data.measured`; covariates by name.
+READ_OUTS: dict[str, Covariate] = {
+    c.name: c
+    for tracer in TRACERS
+    for c in [
+        Covariate(f"{tracer}_SUVMAX", f"{tracer}: highest SUV in the tumour", "g/ml", 0.0, 100.0, "log"),
+        Covariate(f"{tracer}_SUVMEAN", f"{tracer}: mean SUV in the tumour", "g/ml", 0.0, 100.0, "log"),
+        Covariate(f"{tracer}_SUVPEAK", f"{tracer}: highest mean SUV of a 1 ml sphere", "g/ml", 0.0, 100.0, "log"),
+        Covariate(f"{tracer}_TMRMAX", f"{tracer}: SUVmax over the median of muscle", "1", 0.0, 100.0, "log"),
+        Covariate(f"{tracer}_TBRMAX", f"{tracer}: SUVmax over the mean of blood", "1", 0.0, 100.0, "log"),
+    ]
+} | {
+    c.name: c
+    for tracer in ("FMISO", "FAZA")
+    for c in [
+        Covariate(f"{tracer}_HV_ML", f"{tracer}: hypoxic volume at its threshold", "ml", 0.0, 1500.0, "log", 1.0),
+        Covariate(f"{tracer}_HF", f"{tracer}: share of the tumour that is hypoxic", "1", 0.0, 1.0),
+    ]
+}
+
+
+def covariate(name: str) -> Covariate:
+    """The row of a covariate, a read-out or a covariate of the user's own, which is linear and of any value.
+
+    Example:
+        >>> covariate("gtv_ml").kind, covariate("x_albumin").kind
+        ('log', 'linear')
+    """
+    known = COVARIATES.get(name) or READ_OUTS.get(name)
+    return known or Covariate(name, "a covariate of the cohort's own", "any", -math.inf, math.inf)
 
 
 def quantity(name: str) -> Quantity:

@@ -26,6 +26,7 @@ from hypoxnet.phantom.presets import preset
 from hypoxnet.training.config import TrackingConfig, TrainingConfig
 from hypoxnet.training.run import TrainingSetup
 from hypoxnet.transforms.config import AugmentConfig
+from hypoxnet.transforms.covariates import CovariateTerm
 from hypoxnet.transforms.normalise import norm_of
 from hypoxnet.transforms.settings import PrepareSettings, Region
 
@@ -46,10 +47,9 @@ def tiny_settings() -> PrepareSettings:
         regions=(Region("hsv", ("HYPOXIA",)),),
         threshold=None,
         inside_tumour=True,
-        covariates=("age",),
-        covariate_means=(60.0,),
-        covariate_sds=(8.0,),
+        terms=(CovariateTerm("age", "linear", (60.0,), (8.0,), low=40.0, high=80.0),),
         edges_months=EDGES,
+        missing="indicator",
     )
 
 
@@ -60,7 +60,7 @@ def _spec(settings: PrepareSettings, *, outcome: OutcomeConfig | None = None) ->
         outcome=outcome or OutcomeConfig(edges_months=list(EDGES), hidden=4),
         channels=len(settings.channels),
         regions=len(settings.regions),
-        covariates=len(settings.covariates),
+        covariates=len(settings.covariate_columns),
         edges_months=settings.edges_months,
         spacing_mm=settings.spacing_mm,
     )

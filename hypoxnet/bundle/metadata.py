@@ -13,7 +13,7 @@ from typing import Any
 
 from hypoxnet.bundle.schema import INTENDED_USE, METADATA, BundleSpec
 from hypoxnet.errors import BundleError
-from hypoxnet.quantities import COVARIATES, quantity
+from hypoxnet.quantities import covariate, quantity
 
 SCHEMA_URL = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 REQUIRED = (
@@ -34,8 +34,6 @@ REQUIRED_OF_TENSOR = ("type", "format", "num_channels", "spatial_shape", "dtype"
 
 def metadata(spec: BundleSpec) -> dict[str, Any]:
     """The content of `metadata.json`."""
-    regions = ", ".join(spec.settings.region_names)
-    outcome = " and incidence of " + ", ".join(spec.causes) if spec.causes else ""
     return {
         "schema": SCHEMA_URL,
         "version": spec.version,
@@ -45,18 +43,32 @@ def metadata(spec: BundleSpec) -> dict[str, Any]:
         "numpy_version": version("numpy"),
         "required_packages_version": {name: version(name) for name in ("hypoxnet", "safetensors", "nibabel")},
         "name": spec.name,
-        "task": f"Segmentation of {regions}{outcome} from PET and MRI of a tumour",
-        "description": (
-            f"3D network ({spec.model.backbone.backbone}) over {', '.join(spec.settings.channels)}; any of these may "
-            f"be missing. {spec.members} model{'s' if spec.members != 1 else ''}, averaged."
-        ),
+        "task": _task(spec),
+        "description": f"{_what(spec)} {spec.members} model{'s' if spec.members != 1 else ''}, averaged.",
         "authors": "The HypoxNet authors",
         "copyright": "Copyright (c) The HypoxNet authors, Apache-2.0",
-        "data_type": "NIfTI",
+        "data_type": "NIfTI" if spec.settings.channels else "table",
         "intended_use": INTENDED_USE,
         "eval_metrics": spec.to_json()["metrics"],
         "network_data_format": {"inputs": _inputs(spec), "outputs": _outputs(spec)},
     }
+
+
+def _task(spec: BundleSpec) -> str:
+    incidence = f"incidence of {', '.join(spec.causes)}" if spec.causes else ""
+    if not spec.settings.channels:
+        return f"{incidence[0].upper()}{incidence[1:]} from covariates of a patient"
+    regions = ", ".join(spec.settings.region_names)
+    return f"Segmentation of {regions}{' and ' if incidence else ''}{incidence} from PET and MRI of a tumour"
+
+
+def _what(spec: BundleSpec) -> str:
+    settings = spec.settings
+    if not settings.channels:
+        return f"Linear in {', '.join(settings.covariates)}, without images; any of these may be missing."
+    return (
+        f"3D network ({spec.model.backbone.backbone}) over {', '.join(settings.channels)}; any of these may be missing."
+    )
 
 
 def check_metadata(content: Mapping[str, Any]) -> None:
@@ -79,27 +91,36 @@ def check_metadata(content: Mapping[str, Any]) -> None:
 
 def _inputs(spec: BundleSpec) -> dict[str, Any]:
     names = spec.settings.channels
+    inputs: dict[str, Any] = {}
+    if names:
+        inputs |= _image_inputs(spec)
+    columns = spec.settings.covariate_columns
+    if columns:
+        known = {str(i): f"1 when {name} is known, 0 when not" for i, name in enumerate(columns)}
+        inputs["covariates"] = _vector(len(columns), []) | {"channel_def": _covariates(spec)}
+        inputs["covariates_known"] = _vector(len(columns), [0, 1]) | {"channel_def": known}
+    return inputs
+
+
+def _image_inputs(spec: BundleSpec) -> dict[str, Any]:
+    names = spec.settings.channels
     marks = {str(i): f"1 when {name} was measured, 0 when not" for i, name in enumerate(names)}
-    covariates = spec.settings.covariates
-    inputs = {
+    return {
         "image": _volume(spec, len(names), "magnitude", []) | {"channel_def": _channels(spec)},
         "presence": _vector(len(names), [0, 1]) | {"channel_def": marks},
         "tumour": _volume(spec, 1, "segmentation", [0, 1])
         | {"channel_def": {"0": f"tumour contour, union of {', '.join(spec.settings.tumour)}"}},
         "tumour_known": _vector(1, [0, 1]) | {"channel_def": {"0": "1 when there is a tumour contour, 0 when not"}},
     }
-    if covariates:
-        known = {str(i): f"1 when {name} is known, 0 when not" for i, name in enumerate(covariates)}
-        inputs["covariates"] = _vector(len(covariates), []) | {"channel_def": _covariates(covariates)}
-        inputs["covariates_known"] = _vector(len(covariates), [0, 1]) | {"channel_def": known}
-    return inputs
 
 
 def _outputs(spec: BundleSpec) -> dict[str, Any]:
     regions = {
         str(i): f"probability of {name}, dimensionless, 0 to 1" for i, name in enumerate(spec.settings.region_names)
     }
-    outputs = {"pred": _volume(spec, len(regions), "segmentation", [0, 1]) | {"channel_def": regions}}
+    outputs: dict[str, Any] = {}
+    if regions:
+        outputs["pred"] = _volume(spec, len(regions), "segmentation", [0, 1]) | {"channel_def": regions}
     if spec.causes:
         intervals = len(spec.model.edges_months)
         causes = {
@@ -128,13 +149,18 @@ def _channels(spec: BundleSpec) -> dict[str, str]:
     return lines
 
 
-def _covariates(names: tuple[str, ...]) -> dict[str, str]:
-    lines = {}
-    for index, name in enumerate(names):
-        known = COVARIATES.get(name)
-        meaning = f"{known.meaning}, {known.unit}, {known.low:g} to {known.high:g}" if known else "free covariate"
-        lines[str(index)] = f"{name}: {meaning}; standardised"
-    return lines
+def _covariates(spec: BundleSpec) -> dict[str, str]:
+    """Meaning of each column, and how it is made of the covariate."""
+    lines = []
+    for term in spec.settings.terms:
+        known = covariate(term.name)
+        before = f"log({term.offset:g} + value), " if term.kind == "log" else ""
+        for column, mean, sd in zip(term.columns, term.means, term.sds, strict=True):
+            scaled = f"{before}minus {mean:.6g}, divided by {sd:.6g}; 0 where not known"
+            lines.append(
+                f"{column}: {known.meaning}, {known.unit}, {term.low:g} to {term.high:g} in training; {scaled}"
+            )
+    return {str(index): line for index, line in enumerate(lines)}
 
 
 def _volume(spec: BundleSpec, channels: int, kind: str, value_range: list[float]) -> dict[str, Any]:

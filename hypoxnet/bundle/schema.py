@@ -102,7 +102,7 @@ class BundleSpec:
         for what, of_model, of_settings in (
             ("channels", self.model.channels, len(self.settings.channels)),
             ("regions", self.model.regions, len(self.settings.region_names)),
-            ("covariates", self.model.covariates, len(self.settings.covariates)),
+            ("covariates", self.model.covariates, len(self.settings.covariate_columns)),
         ):
             if of_model != of_settings:
                 raise BundleError(f"{self.name}: the model has {of_model} {what}, its preparation {of_settings}")

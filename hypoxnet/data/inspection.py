@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from hypoxnet.cases import CENSORED, DEATH, FAILURE, CaseRecord
-from hypoxnet.data.manifest import line_of, parse_manifest
+from hypoxnet.data.manifest import line_of, parse_manifest, rows_without_images
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.geometry import Grid
 from hypoxnet.images import read_channel, read_grid, read_mask, read_series_grid
@@ -101,6 +101,9 @@ def inspect_manifest(
         reports += chunk
         if progress is not None:
             progress(len(reports), len(records))
+    without = rows_without_images(records)
+    # A cohort without any image is one for a model of covariates alone.
+    faults = (*faults, *(without if len(without) < len(records) else ()))
     every = [*faults, *(fault for report in reports for fault in report.faults)]
     return Inspection(path, tuple(reports), tuple(sorted(every, key=line_of)))
 

@@ -1,9 +1,9 @@
 """The manifest: a table that a spreadsheet can edit, one row per visit of one patient, to records.
 
-Columns: `case_id`, `visit`, `site`, `fold`; one per channel, named by its quantity; one per mask; the outcome as
-`lrc_months` and `lrc_event`, or as `failed` for a plain yes/no; covariates, and further ones as `x_NAME`. Comma,
-semicolon or tab; a raw series may be several
-files separated by `|`; lines that begin with `#` are comments; an empty cell is "not measured".
+Columns: `case_id`, `visit`, `site`, `fold`, `treated`; one per channel, named by its quantity; one per mask; the
+outcome as `lrc_months` and `lrc_event`, or as `failed` for a plain yes/no; covariates, and further ones as `x_NAME`.
+Comma, semicolon or tab; a raw series may be several files separated by `|`; lines that begin with `#` are comments;
+an empty cell is "not measured". A row needs no image: a model of covariates alone reads none.
 """
 
 from __future__ import annotations
@@ -11,20 +11,24 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from hypoxnet.cases import CENSORED, DEATH, FAILURE, CaseRecord, Outcome
+from hypoxnet.data.covariate_text import covariate_name, read_covariate
+from hypoxnet.data.dates import iso_date
 from hypoxnet.errors import ManifestError
 from hypoxnet.quantities import COVARIATE_PREFIX, COVARIATES, MASKS, QUANTITIES, RAW_SERIES, suggestion
+from hypoxnet.survival.time_unit import suspect_unit
 
 IMAGES = (*QUANTITIES, *MASKS, *RAW_SERIES)
-IDENTITY = ("case_id", "visit", "site", "fold")
+IDENTITY = ("case_id", "visit", "site", "fold", "treated")
 OUTCOME = ("lrc_months", "lrc_event", "failed")
 # Nobody is followed for longer; a larger number is days.
 LONGEST_MONTHS = 480.0
+NOT_DAYS = "give months, not days"
 
 YES = {"1", "yes", "true", "y"}
 NO = {"0", "no", "false", "n"}
@@ -87,11 +91,12 @@ def parse_manifest(path: Path, *, check_files: bool = False) -> tuple[tuple[Case
         ManifestError: The file is not a table at all.
     """
     header, rows = _table(path)
-    faults: list[str] = list(_column_faults(path, header, rows))
+    faults: list[str] = list(_column_faults(header, rows))
+    columns = _columns(header)
     records = []
     for row in rows:
         found: list[str] = []
-        record = _record(row, path.parent, partial(_note, found, row))
+        record = _record(row, columns, path.parent, partial(_note, found, row))
         if check_files:
             found += [
                 f"{row.name}: {name}: {file} does not exist; mend the path, or leave the cell empty"
@@ -101,7 +106,33 @@ def parse_manifest(path: Path, *, check_files: bool = False) -> tuple[tuple[Case
         faults += found
         records.append(record)
     faults += _cohort_faults(records)
+    unit = _unit_fault(rows)
+    if unit:
+        # Said once for all, not again in every line.
+        faults = [unit, *(fault for fault in faults if not fault.endswith(NOT_DAYS))]
     return tuple(records), tuple(sorted(faults, key=line_of))
+
+
+def rows_without_images(records: Iterable[CaseRecord]) -> list[str]:
+    """A sentence for every row that no network can read, with its line.
+
+    Example:
+        >>> rows_without_images([CaseRecord("P1", line=2)])
+        ['line 2: P1: no channel has a file; give at least one image, or delete the row']
+    """
+    return [
+        f"line {record.line}: {record.key}: no channel has a file; give at least one image, or delete the row"
+        for record in records
+        if not record.channels and not record.raw
+    ]
+
+
+def _unit_fault(rows: Iterable[_Row]) -> str:
+    """What speaks against the times of the cohort being months; empty when nothing does."""
+    given = [(_number(row.cell("lrc_months")), _number(row.cell("lrc_event"))) for row in rows]
+    timed = [(months, int(event)) for months, event in given if months is not None and event is not None]
+    found = suspect_unit([months for months, _ in timed], [event for _, event in timed])
+    return f"line 1: lrc_months: {found}" if found else ""
 
 
 def _files(record: CaseRecord) -> Iterator[tuple[str, Path]]:
@@ -183,12 +214,36 @@ def _with_point(cell: str, separator: str) -> str:
     return cell.replace(",", ".") if separator == ";" and DECIMAL_COMMA.fullmatch(cell) else cell
 
 
-def _column_faults(path: Path, header: list[str], rows: list[_Row]) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """What the columns of a header are; covariates by the name of the table."""
+
+    channels: tuple[str, ...]
+    masks: tuple[str, ...]
+    raw: tuple[str, ...]
+    covariates: tuple[tuple[str, str], ...]
+
+
+def _columns(header: Sequence[str]) -> _Columns:
+    covariates = ((column, covariate_name(column)) for column in header)
+    return _Columns(
+        tuple(column for column in header if column in QUANTITIES),
+        tuple(column for column in header if column in MASKS),
+        tuple(column for column in header if column in RAW_SERIES),
+        tuple((column, name) for column, name in covariates if name),
+    )
+
+
+def _column_faults(header: list[str], rows: list[_Row]) -> Iterator[str]:
     known = {*IDENTITY, *OUTCOME, *QUANTITIES, *MASKS, *RAW_SERIES, *COVARIATES}
+    first: dict[str, str] = {}
     for column in dict.fromkeys(header):
+        name = covariate_name(column)
+        if name and first.setdefault(name, column) != column:
+            yield f"line 1: {first[name]} and {column} are both {name}; keep one"
         if header.count(column) > 1:
             yield f"line 1: the column {column} is there {header.count(column)} times; keep one"
-        if column in known or (column.startswith(COVARIATE_PREFIX) and len(column) > len(COVARIATE_PREFIX)):
+        if column in known or name:
             continue
         if not column:
             yield "line 1: a column has no name; name it, or delete it"
@@ -209,26 +264,22 @@ def _column_faults(path: Path, header: list[str], rows: list[_Row]) -> Iterator[
         yield f"line 1: there is {both[0]} without {other}; add it, or use failed for a plain yes/no"
 
 
-def _record(row: _Row, folder: Path, fault: Fault) -> CaseRecord:
+def _record(row: _Row, columns: _Columns, folder: Path, fault: Fault) -> CaseRecord:
     if not row.cell("case_id"):
         fault("case_id is empty; name the patient")
     elif any(character in row.cell("case_id") for character in "/\\:"):
         fault(f"case_id {row.cell('case_id')!r} holds / \\ or :, it names files; choose another")
-    files = {name: folder / text for name, text in row.cells.items() if (name in QUANTITIES or name in MASKS) and text}
-    channels = {name: file for name, file in files.items() if name in QUANTITIES}
-    raw = {name: _series(text, folder) for name, text in row.cells.items() if name in RAW_SERIES and text}
-    if not channels and not raw and not _has_unknown_images(row):
-        fault("no channel has a file; give at least one image, or delete the row")
     return CaseRecord(
         case_id=row.cell("case_id"),
         visit=row.cell("visit") or "baseline",
         site=row.cell("site"),
-        channels=channels,
-        masks={name: file for name, file in files.items() if name in MASKS},
-        raw=raw,
+        channels={name: folder / row.cells[name] for name in columns.channels if row.cells[name]},
+        masks={name: folder / row.cells[name] for name in columns.masks if row.cells[name]},
+        raw={name: _series(row.cells[name], folder) for name in columns.raw if row.cells[name]},
         outcome=_outcome(row, fault),
-        covariates=dict(_covariates(row, fault)),
+        covariates=dict(_covariates(row, columns, fault)),
         fold=_fold(row, fault),
+        treated=_treated(row, fault),
         line=row.line,
     )
 
@@ -236,14 +287,6 @@ def _record(row: _Row, folder: Path, fault: Fault) -> CaseRecord:
 def _series(text: str, folder: Path) -> tuple[Path, ...]:
     """Files of a raw series, in the order of the cell."""
     return tuple(folder / part.strip() for part in text.split("|") if part.strip())
-
-
-def _has_unknown_images(row: _Row) -> bool:
-    """A cell with an image in a column that the header has been told of."""
-    return any(
-        text.lower().endswith(IMAGE_SUFFIXES) and name not in {*QUANTITIES, *MASKS, *RAW_SERIES}
-        for name, text in row.cells.items()
-    )
 
 
 def _outcome(row: _Row, fault: Fault) -> Outcome | None:
@@ -275,7 +318,7 @@ def _timed(months: str, event: str, fault: Fault) -> Outcome | None:
     elif time < 0:
         fault(f"lrc_months is {months}, a time must not be negative; count from the start of radiotherapy")
     elif time > LONGEST_MONTHS:
-        fault(f"lrc_months is {months}, more than {LONGEST_MONTHS:g}; give months, not days")
+        fault(f"lrc_months is {months}, more than {LONGEST_MONTHS:g}; {NOT_DAYS}")
     if code not in (CENSORED, FAILURE, DEATH):
         fault(f"lrc_event is {event!r}, it must be 0 censored, 1 locoregional failure or 2 death without it")
     if time is None or not 0 <= time <= LONGEST_MONTHS or code not in (CENSORED, FAILURE, DEATH):
@@ -283,20 +326,12 @@ def _timed(months: str, event: str, fault: Fault) -> Outcome | None:
     return Outcome(int(code), time)
 
 
-def _covariates(row: _Row, fault: Fault) -> Iterator[tuple[str, float]]:
-    for name, text in row.cells.items():
-        if not (name in COVARIATES or name.startswith(COVARIATE_PREFIX)) or text.lower() in NOT_KNOWN:
-            continue
-        value = _number(text)
-        if value is None:
-            meaning = f" ({COVARIATES[name].meaning})" if name in COVARIATES else ""
-            fault(f"{name} is {text!r}, it must be a number{meaning}, or empty where it is not known")
-            continue
-        known = COVARIATES.get(name)
-        if known is not None and not known.low <= value <= known.high:
-            fault(f"{name} is {text} {known.unit}, plausible is {known.low:g} to {known.high:g}; mend it or clear it")
-            continue
-        yield name, value
+def _covariates(row: _Row, columns: _Columns, fault: Fault) -> Iterator[tuple[str, float]]:
+    for column, name in columns.covariates:
+        text = row.cells[column]
+        value = read_covariate(name, text, fault) if text else None
+        if value is not None:
+            yield name, value
 
 
 def _fold(row: _Row, fault: Fault) -> int | None:
@@ -308,6 +343,16 @@ def _fold(row: _Row, fault: Fault) -> int | None:
         fault(f"fold is {text!r}, it must be 0, 1, 2 ...")
         return None
     return int(value)
+
+
+def _treated(row: _Row, fault: Fault) -> str:
+    text = row.cell("treated")
+    if text.lower() in NOT_KNOWN:
+        return ""
+    when = iso_date(text)
+    if when is None:
+        fault(f"treated is {text!r}, it must be like 2018, 2018-07 or 2018-07-01, or empty")
+    return when or ""
 
 
 def _number(text: str) -> float | None:

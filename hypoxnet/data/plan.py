@@ -13,8 +13,12 @@ from hypoxnet.data.config import DataConfig
 from hypoxnet.errors import ConfigError
 from hypoxnet.quantities import COVARIATES, QUANTITIES, Modality, quantity, suggestion
 from hypoxnet.transforms.config import LabelConfig
+from hypoxnet.transforms.covariates import CovariateTerm, fit_term
 from hypoxnet.transforms.normalise import norm_of
 from hypoxnet.transforms.settings import PrepareSettings, Region, ThresholdLabel
+
+# The same uptake of a tracer, in other units.
+UPTAKES = ("SUV", "SUL", "SUVIBW", "SUVBSA", "TBR", "TMR")
 
 # A covariate that fewer patients have says more about who was asked than about who fails.
 ENOUGH_KNOWN = 0.5
@@ -40,8 +44,7 @@ def plan_settings(
     """
     channels = _channels(records, data)
     regions, threshold = _regions(records, label, channels)
-    covariates = _covariates(records) if data.covariates is None else tuple(data.covariates)
-    means, sds = _covariate_scale(records, covariates)
+    terms, _ = plan_covariates(records, data)
     x, y, z = (float(s) for s in data.spacing_mm)
     i, j, k = (int(n) for n in data.window)
     return PrepareSettings(
@@ -54,10 +57,9 @@ def plan_settings(
         regions=regions,
         threshold=threshold,
         inside_tumour=label.inside_tumour,
-        covariates=covariates,
-        covariate_means=means,
-        covariate_sds=sds,
+        terms=terms,
         edges_months=_edges(records, edges_months),
+        missing=data.missing_covariates,
     )
 
 
@@ -71,7 +73,10 @@ def _channels(records: Sequence[CaseRecord], data: DataConfig) -> tuple[str, ...
                 f"{suggestion(name, found)}"
             )
     if not found:
-        raise ConfigError("no training case has a channel; name image columns by their quantity, for example FMISO_SUV")
+        raise ConfigError(
+            "no training case has a channel; name image columns by their quantity, for example FMISO_SUV, or train on "
+            "covariates alone: model=covariates"
+        )
     return tuple(data.channels) or tuple(name for name in QUANTITIES if name in found)
 
 
@@ -99,10 +104,11 @@ def _regions(
 
 def _threshold(records: Sequence[CaseRecord], label: LabelConfig, channels: Sequence[str]) -> ThresholdLabel:
     quantity(label.channel)
-    if label.channel in channels and not label.allow_input:
+    same = [name for name in channels if name in _same_uptake(label.channel)]
+    if same and not label.allow_input:
         raise ConfigError(
-            f"the label is a threshold of {label.channel}, which is also an input: the network would learn to "
-            f"threshold; leave it out of data.channels ({', '.join(channels)}) or say label.allow_input=true"
+            f"the label is a threshold of {label.channel}, and {' and '.join(same)} is an input: the network would "
+            f"learn to threshold; leave it out of data.channels ({', '.join(channels)}) or say label.allow_input=true"
         )
     if not any(label.channel in record.channels for record in records):
         raise ConfigError(f"the label needs {label.channel}, no training case has it; choose another label")
@@ -116,31 +122,76 @@ def _threshold(records: Sequence[CaseRecord], label: LabelConfig, channels: Sequ
     return ThresholdLabel(label.channel, label.reference_mask, label.reference_statistic, label.threshold)
 
 
-def _covariates(records: Sequence[CaseRecord]) -> tuple[str, ...]:
-    """Covariates that at least half of the patients have, those of the table first."""
-    patients = {record.case_id: record for record in reversed(records)}.values()
+def _same_uptake(channel: str) -> set[str]:
+    """A channel and what differs from it by a factor only: an SUV and its ratios."""
+    tracer, _, kind = channel.rpartition("_")
+    return {f"{tracer}_{other}" for other in UPTAKES} if kind in UPTAKES else {channel}
+
+
+def plan_covariates(
+    records: Sequence[CaseRecord], data: DataConfig
+) -> tuple[tuple[CovariateTerm, ...], tuple[str, ...]]:
+    """The terms of the covariates, fitted to the training patients, and a sentence for each that is left out.
+
+    Raises:
+        ConfigError: `data.covariates` names one that no training patient has.
+    """
+    patients = list({record.case_id: record for record in reversed(records)}.values())
     found = Counter(name for record in patients for name in record.covariates)
-    order = [*COVARIATES, *sorted(name for name in found if name not in COVARIATES)]
-    return tuple(name for name in order if found[name] >= ENOUGH_KNOWN * len(patients) and found[name])
-
-
-def _covariate_scale(
-    records: Sequence[CaseRecord], names: Sequence[str]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation over patients; a covariate that never varies has 1."""
-    patients = {record.case_id: record for record in reversed(records)}.values()
-    means, sds = [], []
+    names = _covariates(found, len(patients)) if data.covariates is None else tuple(data.covariates)
+    terms, left_out = [], []
     for name in names:
-        values = np.array([record.covariates[name] for record in patients if name in record.covariates])
-        if len(values) == 0:
-            found = sorted({n for record in records for n in record.covariates})
+        if not found[name]:
+            there = ", ".join(sorted(found)) or "none"
             raise ConfigError(
-                f"data.covariates names {name}, no training case has it (they have {', '.join(found) or 'none'})"
-                f"{suggestion(name, found)}"
+                f"data.covariates names {name}, no training case has it (they have {there}){suggestion(name, found)}"
             )
-        means.append(float(values.mean()))
-        sds.append(float(values.std()) or 1.0)
-    return tuple(means), tuple(sds)
+        values = np.array([record.covariates[name] for record in patients if name in record.covariates])
+        fitted = fit_term(name, values)
+        if isinstance(fitted, str):
+            left_out.append(fitted)
+        else:
+            terms.append(fitted)
+    return tuple(terms), tuple(left_out)
+
+
+def _covariates(found: Counter[str], patients: int) -> tuple[str, ...]:
+    """Covariates that enough of the patients have, those of the table first."""
+    order = [*COVARIATES, *sorted(name for name in found if name not in COVARIATES)]
+    return tuple(name for name in order if found[name] >= ENOUGH_KNOWN * patients and found[name])
+
+
+def plan_covariates_alone(
+    records: Sequence[CaseRecord], data: DataConfig, *, edges_months: Sequence[float]
+) -> PrepareSettings:
+    """The settings of a model that reads no image; arguments as for `plan_settings`.
+
+    Raises:
+        ConfigError: There is no covariate to learn from, or one that was asked for is not there.
+    """
+    terms, left_out = plan_covariates(records, data)
+    if not terms:
+        why = f" ({'; '.join(left_out)})" if left_out else ""
+        raise ConfigError(
+            f"a model of covariates alone needs one, the training cases have none that at least "
+            f"{ENOUGH_KNOWN:.0%} of the patients have and that varies{why}; add columns such as age, t_stage or gtv_ml"
+        )
+    x, y, z = (float(s) for s in data.spacing_mm)
+    i, j, k = (int(n) for n in data.window)
+    return PrepareSettings(
+        channels=(),
+        norms=(),
+        reference="",
+        spacing_mm=(x, y, z),
+        window=(i, j, k),
+        tumour=tuple(data.tumour),
+        regions=(),
+        threshold=None,
+        inside_tumour=False,
+        terms=terms,
+        edges_months=_edges(records, edges_months),
+        missing=data.missing_covariates,
+    )
 
 
 def _edges(records: Sequence[CaseRecord], edges_months: Sequence[float]) -> tuple[float, ...]:

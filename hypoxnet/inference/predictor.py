@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,14 +22,16 @@ from hypoxnet.bundle.schema import BundleSpec, InferenceDefaults, weights_name
 from hypoxnet.cases import CaseRecord, Prediction, Sample
 from hypoxnet.errors import CaseError
 from hypoxnet.files import sha256_of
+from hypoxnet.inference.attribution import Explanation, check_explainable, explain_case, no_contour
 from hypoxnet.inference.config import InferenceConfig
+from hypoxnet.inference.covariates import cohort_incidence, needed_alone, predict_alone
 from hypoxnet.inference.device import choose_device
-from hypoxnet.inference.read_outs import describe, on_reference_grid
+from hypoxnet.inference.read_outs import Risk, describe, on_reference_grid, report_months
 from hypoxnet.inference.windows import Encoding, Sliding, encode_by_windows, surroundings
 from hypoxnet.models.build import build_model
+from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.models.joint import HypoxNet
-from hypoxnet.survival.discrete import cumulative_incidence
-from hypoxnet.transforms.prepare import prepare
+from hypoxnet.transforms.prepare import PreparedCase, prepare
 
 # Raise it when the same bundle and files would give other numbers: finished cases are then predicted again.
 VERSION = 1
@@ -40,7 +43,7 @@ class Applied:
 
     Args:
         probability: K D H W.
-        incidence: J T; None without an outcome head.
+        incidence: J (T + 1), at the interval edges and at the horizon; None without an outcome head.
     """
 
     probability: Tensor
@@ -58,12 +61,27 @@ class Predictor:
 
     def __init__(self, spec: BundleSpec, models: Sequence[HypoxNet], config: InferenceConfig) -> None:
         self.spec = spec
-        self.device = choose_device(config.device)
+        # Covariates alone are a few multiplications: no device is faster than this one.
+        alone = spec.model.backbone.backbone == NO_BACKBONE
+        self.device = choose_device("cpu" if alone else config.device)
         self.models = tuple(model.to(self.device).eval() for model in models)
         self.choices = InferenceDefaults(**{**asdict(spec.inference), **config.chosen()})
         self.sliding = Sliding(spec.settings.window, self.choices.overlap, config.windows_per_batch)
+        self.explain_by = config.explain_by if config.explain else None
+        if config.explain:
+            check_explainable(spec)
+
+    @property
+    def alone(self) -> bool:
+        """The model reads covariates and no image."""
+        return self.spec.model.backbone.backbone == NO_BACKBONE
 
     @torch.inference_mode()
+    def risk_of_covariates(self, records: Sequence[CaseRecord]) -> list[list[float]]:
+        """Incidence of each cause at the horizon for a whole cohort, of a model of covariates alone."""
+        at_horizon: list[list[float]] = cohort_incidence(self.models, self.spec, records)[..., -1].tolist()
+        return at_horizon
+
     def predict(self, record: CaseRecord) -> Prediction:
         """Predict one case.
 
@@ -79,14 +97,28 @@ class Predictor:
             GeometryError: An affine is unusable.
         """
         record = self.needed(record)
+        if self.alone:
+            return predict_alone(self.models, self.spec, record)
         case = prepare(record, self.spec.settings)
         try:
-            applied = self.apply(case.sample)
+            explanation = self._explain(case)
+            return self._predict(record, case, explanation)
         except torch.OutOfMemoryError as error:
             raise CaseError(
                 f"{record.key}: {self.device} has too little memory for {self.sliding.windows_per_batch} windows of "
                 f"{' x '.join(map(str, self.sliding.window))} voxels; lower inference.windows_per_batch"
+                f"{' or leave inference.explain out' if self.explain_by else ''}"
             ) from error
+
+    def _explain(self, case: PreparedCase) -> Explanation | None:
+        """Outside of inference mode, which has no gradients; None when nobody asked, or without a contour."""
+        if self.explain_by is None or not bool(case.sample.tumour_known > 0):
+            return None
+        return explain_case(self, case, method=self.explain_by)
+
+    @torch.inference_mode()
+    def _predict(self, record: CaseRecord, case: PreparedCase, explanation: Explanation | None) -> Prediction:
+        applied = self.apply(case.sample)
         native = on_reference_grid(
             applied.probability,
             case,
@@ -94,23 +126,32 @@ class Predictor:
             settings=self.spec.settings,
             threshold=self.choices.threshold,
         )
-        rows = [] if applied.incidence is None else applied.incidence.tolist()
-        incidence = {cause: tuple(row) for cause, row in zip(self.spec.causes, rows, strict=True)}
+        risk = Risk.of(self.spec, applied.incidence)
         return Prediction(
             key=record.key,
             grid=case.reference,
             probability=native.probability,
             mask=native.mask,
-            incidence=incidence,
-            months=self.spec.model.edges_months if incidence else (),
-            read_outs=describe(self.spec, record, case=case, native=native, incidence=incidence, choices=self.choices),
+            incidence=risk.incidence,
+            months=self.spec.model.edges_months if risk.incidence else (),
+            read_outs=self._with_explanation(
+                describe(self.spec, record, case=case, native=native, risk=risk, choices=self.choices), explanation
+            ),
+            attribution={} if explanation is None else explanation.maps,
         )
+
+    def _with_explanation(self, read_outs: dict[str, Any], explanation: Explanation | None) -> Mapping[str, Any]:
+        if self.explain_by is None:
+            return read_outs
+        if explanation is None:
+            return {**read_outs, "explanation": None, "notes": [*read_outs["notes"], no_contour(self.spec)]}
+        return {**read_outs, "explanation": explanation.summary}
 
     def apply(self, sample: Sample) -> Applied:
         """Probabilities on the working grid and incidences, averaged over the models (and mirrored images)."""
         probability, incidence = None, None
         for model in self.models:
-            encoding = self._encode(model, sample)
+            encoding = self.encode(model, sample)
             part = encoding.segmentation / len(self.models)
             probability = part if probability is None else probability.add_(part)
             risk = self._incidence(model, sample, encoding)
@@ -119,7 +160,7 @@ class Predictor:
         assert probability is not None
         return Applied(probability[0], incidence)
 
-    def _encode(self, model: HypoxNet, sample: Sample) -> Encoding:
+    def encode(self, model: HypoxNet, sample: Sample) -> Encoding:
         """One model over a sample; `segmentation` is a probability here, 1 K D H W, 0 where nothing was predicted."""
         box = self._box(sample)
         images = sample.images[None][(..., *box)].to(self.device)
@@ -160,14 +201,15 @@ class Predictor:
         tumour = sample.tumour[None].to(self.device, torch.float32)
         known = sample.tumour_known[None].to(self.device)
         read_outs = model.read_outs(encoding.segmentation, tumour, known)
-        hazards = model.outcome(
+        outputs = model.outcome(
             encoding.pooled_sum,
             encoding.pooled_weight,
             read_outs,
             sample.covariates[None].to(self.device),
             sample.covariates_known[None].to(self.device),
         )
-        return cumulative_incidence(hazards)[0]
+        assert model.time is not None
+        return model.time.incidence(outputs, report_months(self.spec))[0]
 
     def needed(self, record: CaseRecord) -> CaseRecord:
         """The part of a record that prediction reads: no true regions, no outcome, no channel the network ignores.
@@ -176,6 +218,8 @@ class Predictor:
             CaseError: None of the network's channels is present.
         """
         settings = self.spec.settings
+        if self.alone:
+            return needed_alone(record, self.spec)
         channels = {name: path for name, path in record.channels.items() if name in settings.channels}
         if not channels:
             raise CaseError(
@@ -205,7 +249,10 @@ class Predictor:
             "case": [needed.case_id, needed.visit, needed.site],
             "files": {name: sha256_of(path) for name, path in sorted({**needed.channels, **needed.masks}.items())},
             "covariates": dict(sorted(needed.covariates.items())),
+            "measured": list(needed.measured),
         }
+        if self.explain_by is not None:
+            content["explain_by"] = self.explain_by
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

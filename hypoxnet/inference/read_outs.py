@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,7 +18,8 @@ from hypoxnet.bundle.schema import INTENDED_USE, BundleSpec, InferenceDefaults
 from hypoxnet.cases import CaseRecord
 from hypoxnet.geometry import Grid
 from hypoxnet.images import read_mask
-from hypoxnet.survival.discrete import incidence_at
+from hypoxnet.quantities import covariate
+from hypoxnet.transforms.covariates import extrapolations
 from hypoxnet.transforms.prepare import PreparedCase, onto, union
 from hypoxnet.transforms.settings import PrepareSettings
 from hypoxnet.transforms.spatial import to_grid
@@ -40,6 +40,31 @@ class NativeMaps:
     mask: Mapping[str, NDArray[np.bool_]]
     tumour: NDArray[np.bool_] | None
     restricted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """What is predicted of the outcome.
+
+    Args:
+        incidence: Cause to cumulative incidence at each interval edge; empty without an outcome head.
+        at_horizon: Cause to cumulative incidence at the horizon.
+    """
+
+    incidence: Mapping[str, tuple[float, ...]]
+    at_horizon: Mapping[str, float]
+
+    @classmethod
+    def of(cls, spec: BundleSpec, incidence: Tensor | None) -> Risk:
+        """From incidence at `report_months`, J (T + 1); None without an outcome head."""
+        rows = [] if incidence is None else incidence.tolist()
+        by_cause = dict(zip(spec.causes, rows, strict=True))
+        return cls({c: tuple(row[:-1]) for c, row in by_cause.items()}, {c: row[-1] for c, row in by_cause.items()})
+
+
+def report_months(spec: BundleSpec) -> tuple[float, ...]:
+    """Months at which incidence is reported: the interval edges, then the horizon."""
+    return (*spec.model.edges_months, spec.model.outcome.horizon_months)
 
 
 def on_reference_grid(
@@ -79,7 +104,7 @@ def describe(
     *,
     case: PreparedCase,
     native: NativeMaps,
-    incidence: Mapping[str, tuple[float, ...]],
+    risk: Risk,
     choices: InferenceDefaults,
 ) -> dict[str, Any]:
     """What the JSON of a case says besides where its files are; volumes in mL, None where there is no number."""
@@ -98,17 +123,32 @@ def describe(
             "present": [name for name in settings.channels if name in record.channels],
             "absent": [name for name in settings.channels if name not in record.channels],
         },
-        "covariates": {
-            "known": [name for name in settings.covariates if name in record.covariates],
-            "missing": [name for name in settings.covariates if name not in record.covariates],
-        },
+        "covariates": known_and_missing(record, settings),
         "tumour_ml": tumour_ml,
         "inside_tumour_only": native.restricted,
         "regions": {name: _region(native, name, tumour_ml=tumour_ml, voxel_ml=voxel_ml) for name in native.mask},
-        "risk": _risk(spec, case, incidence),
+        "risk": _risk(spec, case, risk),
         "repairs": list(case.sample.repairs),
-        "notes": list(_notes(settings, native)),
+        "notes": [*_notes(settings, native), *covariate_notes(record, settings)],
     }
+
+
+def known_and_missing(record: CaseRecord, settings: PrepareSettings) -> dict[str, list[str]]:
+    """Which of the model's covariates a case has, and which it lacks."""
+    return {
+        "known": [name for name in settings.covariates if name in record.covariates],
+        "missing": [name for name in settings.covariates if name not in record.covariates],
+    }
+
+
+def covariate_notes(record: CaseRecord, settings: PrepareSettings) -> list[str]:
+    """What is to be said of a case's covariates: which were measured, which the training patients did not have."""
+    measured = [
+        f"{name} was measured: {record.covariates[name]:.4g} {covariate(name).unit}"
+        for name in record.measured
+        if name in settings.covariates and name in record.covariates
+    ]
+    return [*measured, *extrapolations(record.covariates, settings.terms)]
 
 
 def _region(native: NativeMaps, name: str, *, tumour_ml: float | None, voxel_ml: float) -> dict[str, float | None]:
@@ -122,21 +162,22 @@ def _region(native: NativeMaps, name: str, *, tumour_ml: float | None, voxel_ml:
     }
 
 
-def _risk(spec: BundleSpec, case: PreparedCase, incidence: Mapping[str, tuple[float, ...]]) -> dict[str, Any] | None:
-    """Incidence of each cause by month and at the horizon; None without an outcome head."""
-    if not incidence:
+def _risk(spec: BundleSpec, case: PreparedCase, risk: Risk) -> dict[str, Any] | None:
+    """`risk_table` with where features were pooled; None without an outcome head."""
+    if not risk.incidence:
         return None
-    edges = spec.model.edges_months
-    horizon = spec.model.outcome.horizon_months
-    values = torch.tensor(list(incidence.values()), dtype=torch.float64)[None]
-    at_horizon = incidence_at(values, horizon, edges)[0]
     contour = spec.model.outcome.pool == "contour" and bool(case.sample.tumour_known > 0)
+    return {**risk_table(spec, risk), "pooled_inside": "contour" if contour else "prediction"}
+
+
+def risk_table(spec: BundleSpec, risk: Risk) -> dict[str, Any]:
+    """Incidence of each cause by month and at the horizon."""
+    edges = spec.model.edges_months
     return {
         "months": [None if math.isinf(edge) else edge for edge in edges],
-        "incidence": {cause: [round(p, 6) for p in row] for cause, row in incidence.items()},
-        "horizon_months": None if math.isinf(edges[-1]) else horizon,
-        "at_horizon": {cause: round(float(p), 6) for cause, p in zip(incidence, at_horizon, strict=True)},
-        "pooled_inside": "contour" if contour else "prediction",
+        "incidence": {cause: [round(p, 6) for p in row] for cause, row in risk.incidence.items()},
+        "horizon_months": None if math.isinf(edges[-1]) else spec.model.outcome.horizon_months,
+        "at_horizon": {cause: round(p, 6) for cause, p in risk.at_horizon.items()},
     }
 
 

@@ -57,8 +57,8 @@ def run_inference(
 ) -> InferenceRun:
     """Predict every case into `output/<key>/` and tell of all of them in `output/predictions.csv`.
 
-    The table is rewritten after each case, so an interrupted run loses nothing; run again, finished cases are kept, and
-    cases whose files, bundle or choices have changed are predicted again.
+    The table is rewritten as cases are finished, so an interrupted run loses nothing; run again, finished cases are
+    kept, and cases whose files, bundle or choices have changed are predicted again.
 
     Args:
         predictor: The loaded bundle.
@@ -79,13 +79,15 @@ def run_inference(
             cohort.keep(record)
             bar.advance(task)
         cohort.write(records)
+        table = _Table(cohort)
         kept = tuple(cohort.rows)
         bar.reset(task, total=len(records), completed=len(kept))
         for record in [r for r in records if r.key not in kept]:
             bar.update(task, description=record.key)
             cohort.predict(record)
-            cohort.write(records)
+            table.write(records)
             bar.advance(task)
+        cohort.write(records)
     failed = {key: str(row["reason"]) for key, row in cohort.rows.items() if row["status"] == "failed"}
     predicted = tuple(key for key in cohort.rows if key not in kept and key not in failed)
     log.info("%d predicted, %d kept, %d failed: %s", len(predicted), len(kept), len(failed), output / TABLE)
@@ -142,6 +144,26 @@ class _Cohort:
         """The table, in the order of the manifest."""
         rows = [self.rows[record.key] for record in records if record.key in self.rows]
         write_table(rows, self.predictor.spec, self.output / TABLE)
+
+
+# Share of the time that may go into rewriting the table: of a long cohort every case would be most of it.
+TABLE_SHARE = 0.1
+
+
+@dataclass(slots=True)
+class _Table:
+    """Rewrites the table after a case, as often as `TABLE_SHARE` allows."""
+
+    cohort: _Cohort
+    next_time: float = 0.0
+
+    def write(self, records: Sequence[CaseRecord]) -> None:
+        """Write when it is time."""
+        begin = time.perf_counter()
+        if begin >= self.next_time:
+            self.cohort.write(records)
+            end = time.perf_counter()
+            self.next_time = end + (end - begin) / TABLE_SHARE
 
 
 def check_keys(records: Sequence[CaseRecord]) -> None:

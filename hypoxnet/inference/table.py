@@ -24,9 +24,10 @@ def columns(spec: BundleSpec) -> list[str]:
     """Columns of the table.
 
     `risk` and `death` are cumulative incidences at the model's horizon, `risk_12m` at 12 months; a yes/no end point has
-    the one column `risk`. `expected_ml` is the sum of the probabilities.
+    the one column `risk`. `expected_ml` is the sum of the probabilities. A model of covariates alone has no volumes.
     """
-    names = ["case_id", "visit", "site", "status", "reason", "notes", "tumour_ml"]
+    names = ["case_id", "visit", "site", "status", "reason", "notes"]
+    names += ["tumour_ml"] if spec.settings.channels else []
     names += [f"{region}_{what}" for region in spec.settings.region_names for what in REGION_COLUMNS]
     months = [edge for edge in spec.model.edges_months if not math.isinf(edge)]
     for cause in spec.causes:
@@ -36,10 +37,12 @@ def columns(spec: BundleSpec) -> list[str]:
 
 def finished_row(record: CaseRecord, read_outs: Mapping[str, Any]) -> dict[str, Any]:
     """The line of a case that was predicted, from what its JSON says."""
-    row: dict[str, Any] = {**_identity(record), "status": "ok", "reason": "", "tumour_ml": read_outs["tumour_ml"]}
-    for region, values in read_outs["regions"].items():
+    row: dict[str, Any] = {**_identity(record), "status": "ok", "reason": ""}
+    if "tumour_ml" in read_outs:
+        row["tumour_ml"] = read_outs["tumour_ml"]
+    for region, values in read_outs.get("regions", {}).items():
         row |= {f"{region}_{what}": values[what] for what in REGION_COLUMNS}
-    absent = [f"{name} absent" for name in read_outs["channels"]["absent"]]
+    absent = [f"{name} absent" for name in read_outs.get("channels", {"absent": []})["absent"]]
     row["notes"] = "; ".join([*absent, *read_outs["notes"]])
     risk = read_outs["risk"]
     if risk is not None:

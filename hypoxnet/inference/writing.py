@@ -11,6 +11,7 @@ import numpy as np
 from hypoxnet.cases import Prediction
 from hypoxnet.errors import CaseError
 from hypoxnet.files import replacing_folder, sha256_of, write_json
+from hypoxnet.geometry import Grid
 from hypoxnet.images import write_image
 
 FORMAT = "hypoxnet-prediction"
@@ -19,7 +20,8 @@ FORMAT = "hypoxnet-prediction"
 def write_prediction(prediction: Prediction, folder: Path, *, digest: str = "") -> Path:
     """Write `<key>_<region>_probseg.nii.gz`, `<key>_<region>_mask.nii.gz` and `<key>.json` into `folder`.
 
-    The folder appears at once, in the place of an earlier prediction; the same prediction gives the same bytes.
+    A model of covariates alone has no maps, only the JSON. The folder appears at once, in the place of an earlier
+    prediction; the same prediction gives the same bytes.
 
     Args:
         prediction: What to write.
@@ -34,14 +36,21 @@ def write_prediction(prediction: Prediction, folder: Path, *, digest: str = "") 
     """
     refuse_foreign(folder, prediction.key)
     with replacing_folder(folder) as temporary:
-        for region, probability in prediction.probability.items():
-            write_image(temporary / f"{prediction.key}_{region}_probseg.nii.gz", probability, prediction.grid)
-        for region, mask in prediction.mask.items():
-            write_image(temporary / f"{prediction.key}_{region}_mask.nii.gz", mask.astype(np.uint8), prediction.grid)
+        if prediction.grid is not None:
+            _write_maps(prediction, prediction.grid, temporary)
         files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
         content = {"format": FORMAT, "key": prediction.key, **prediction.read_outs, "files": files, "digest": digest}
         write_json(temporary / f"{prediction.key}.json", content)
     return folder / f"{prediction.key}.json"
+
+
+def _write_maps(prediction: Prediction, grid: Grid, folder: Path) -> None:
+    for region, probability in prediction.probability.items():
+        write_image(folder / f"{prediction.key}_{region}_probseg.nii.gz", probability, grid)
+    for region, mask in prediction.mask.items():
+        write_image(folder / f"{prediction.key}_{region}_mask.nii.gz", mask.astype(np.uint8), grid)
+    for channel, added in prediction.attribution.items():
+        write_image(folder / f"{prediction.key}_{channel}_attribution.nii.gz", added, grid)
 
 
 def finished(folder: Path, key: str, *, digest: str) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from hypoxnet.cases import CaseRecord
 from hypoxnet.images import read_channel, read_grid, read_mask
 from hypoxnet.inference.read_outs import tumour_on
 from hypoxnet.metrics.baselines import true_region
-from hypoxnet.metrics.evaluate import CaseScore
+from hypoxnet.metrics.scores import CaseScore
 from hypoxnet.report.gallery import gallery_case, write_gallery_case
 from hypoxnet.transforms.settings import PrepareSettings
 from hypoxnet.transforms.spatial import to_grid

@@ -11,6 +11,7 @@ from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.cases import CaseRecord
 from hypoxnet.data.cache import default_cache_folder
 from hypoxnet.data.manifest import read_manifest
+from hypoxnet.data.measured import ReadOutCache, then
 from hypoxnet.dicom.errors import DicomError
 from hypoxnet.errors import ConfigError, HypoxNetError
 from hypoxnet.inference.predictor import load_predictor
@@ -46,7 +47,11 @@ def run_inference_job(config: InferJobConfig) -> int:
     spec, records = predictor.spec, cohort.records
     log.info("%s (%s) on %d cases of %s", spec.name, spec.digest[:12], len(records), cohort.manifest)
     maps = MapCache(default_cache_folder() / "maps", MapsConfig.from_json(spec.maps), spec.settings.channels)
-    run = run_inference(predictor, records, output, recompute=config.inference.recompute, complete=maps.complete)
+    measured = ReadOutCache(
+        default_cache_folder() / "maps" / "read_outs", spec.settings.covariates, spec.settings.tumour
+    )
+    complete = measured.complete if predictor.alone else then(maps.complete, measured.complete)
+    run = run_inference(predictor, records, output, recompute=config.inference.recompute, complete=complete)
     formats = [name for name in config.output_format if name != "nifti"]
     not_written = _write_dicom(run, spec, cohort.sources, output, formats) if formats else {}
     if run.failed:

@@ -7,7 +7,8 @@ import io
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,37 @@ from hypoxnet.bundle.schema import CHECKSUMS, BundleSpec, InferenceDefaults, coh
 from hypoxnet.bundle.write import write_bundle
 from hypoxnet.cases import CaseRecord
 from hypoxnet.data.cache import PreparedCache
+from hypoxnet.data.covariate_text import write_covariate
 from hypoxnet.data.datamodule import cache_folder, maps_folder, prepare_cohort
-from hypoxnet.data.manifest import read_manifest
+from hypoxnet.data.manifest import read_manifest, rows_without_images
+from hypoxnet.data.measured import ReadOutCache, wanted_read_outs
 from hypoxnet.data.phantom_cohort import phantom_manifest
-from hypoxnet.data.plan import plan_settings
-from hypoxnet.data.splits import Split, crossval_splits, holdout_split
-from hypoxnet.errors import ConfigError
+from hypoxnet.data.plan import plan_covariates, plan_covariates_alone, plan_settings
+from hypoxnet.data.splits import Split, splits_of
+from hypoxnet.errors import ManifestError
 from hypoxnet.files import write_json, write_text
-from hypoxnet.inference.predictor import load_predictor
+from hypoxnet.inference.predictor import Predictor, load_predictor
 from hypoxnet.inference.run import run_inference
 from hypoxnet.jobs.config import TrainJobConfig
 from hypoxnet.jobs.derive import MapCache, complete_cohort
 from hypoxnet.jobs.gallery import chosen_for_gallery, save_for_gallery
+from hypoxnet.jobs.measure import measure_cohort
 from hypoxnet.jobs.run_folder import RunFolder, log_to, open_run
-from hypoxnet.jobs.scoring import Baselines, fit_baselines, score_case, write_scores
-from hypoxnet.metrics.evaluate import CaseScore, Evaluator
+from hypoxnet.jobs.scoring import (
+    Baselines,
+    fit_baselines,
+    fit_volume_baseline,
+    score_case,
+    score_without_image,
+    write_scores,
+)
+from hypoxnet.jobs.scoring_outcome import fit_references_alone, with_details_alone
+from hypoxnet.jobs.validation import checked_for_leaks, describe_design, notes_of, pooled, withheld_once
+from hypoxnet.metrics.evaluate import Evaluator
+from hypoxnet.metrics.scores import CaseScore
+from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.report.page import write_report
+from hypoxnet.training.covariates import fit_covariates
 from hypoxnet.training.run import TrainingSetup, fit, refuse_machine
 from hypoxnet.transforms.settings import PrepareSettings
 
@@ -79,26 +95,68 @@ def run_training_job(config: TrainJobConfig) -> int:
         HypoxNetError: Manifest, configuration or run folder cannot be used.
     """
     refuse_machine(config.training)
+    alone = config.model.backbone == NO_BACKBONE
     manifest = _manifest(config)
     config = replace(config, name=config.name or (manifest.stem if config.data.manifest else "phantom"))
-    records, without_maps = complete_cohort(
-        read_manifest(manifest, check_files=True),
-        MapCache(maps_folder(config.data), config.data.maps, tuple(config.data.channels)),
-    )
-    parts_of = _splits(records, config)
+    records, without_maps = _cohort(manifest, config, alone=alone)
+    external, more_without_maps = _external(config, alone=alone)
+    parts_of = splits_of(records, config.split, external)
     setup, settings = _plan(records, parts_of, config)
+    parts_of = checked_for_leaks(parts_of, settings, config.split)
     run = open_run(config, manifest)
     log_to(run.path / "run.log")
     log.info("run folder: %s", run.path)
+    for sentence in (*_about_covariates(records, parts_of, settings, config), *notes_of(parts_of.values())):
+        log.info("%s", sentence)
     if not _is_finished(run):
-        cache = PreparedCache(cache_folder(config.data), settings)
-        parts = [_part(fold, split, run, cache, config) for fold, split in parts_of.items()]
+        if alone:
+            parts = [Part(fold, split, run.part(fold), {}) for fold, split in parts_of.items()]
+        else:
+            cache = PreparedCache(cache_folder(config.data), settings)
+            parts = [_part(fold, split, run, cache, config) for fold, split in parts_of.items()]
         _write_withheld(run, parts)
         scored = [_run_part(part, settings, setup, config) for part in parts]
-        _finish(run, parts, scored, settings, config, without_maps)
+        _finish(run, parts, scored, settings, config, {**without_maps, **more_without_maps})
     log.info("report: %s", write_report(run.path))
     log.info("to predict others: python3 infer.py bundle=%s manifest=cohort.csv output=predictions", run.bundle)
     return 0
+
+
+def _cohort(manifest: Path, config: TrainJobConfig, *, alone: bool) -> tuple[tuple[CaseRecord, ...], dict[str, str]]:
+    """The cases with the channels and read-outs that their files give; those that cannot be completed, with the reason.
+
+    Raises:
+        ManifestError: The manifest has a fault, or a row has no image and the network needs one.
+        CaseError: No case could be completed.
+    """
+    records = read_manifest(manifest, check_files=not alone)
+    reasons: dict[str, str] = {}
+    if not alone:
+        without = rows_without_images(records)
+        if 0 < len(without) < len(records):
+            raise ManifestError(str(manifest), without)
+        maps = MapCache(maps_folder(config.data), config.data.maps, tuple(config.data.channels))
+        records, reasons = complete_cohort(records, maps)
+    names = wanted_read_outs(records, config.data.covariates, alone=alone)
+    if names:
+        cache = ReadOutCache(maps_folder(config.data) / "read_outs", names, tuple(config.data.tumour))
+        records, more = measure_cohort(records, cache)
+        reasons |= more
+    return records, reasons
+
+
+def _about_covariates(
+    records: Sequence[CaseRecord],
+    parts: Mapping[int | None, Split],
+    settings: PrepareSettings,
+    config: TrainJobConfig,
+) -> Iterator[str]:
+    """What the log says of covariates: which, which were measured, which teach nothing."""
+    yield f"covariates: {', '.join(settings.covariates) or 'none'}"
+    measured = Counter(name for record in records for name in record.measured)
+    for name, count in measured.items():
+        yield f"{name} was measured of images and contours in {count} of {len(records)} cases"
+    yield from plan_covariates(_planned(records, parts), config.data)[1]
 
 
 def _part(fold: int | None, split: Split, run: RunFolder, cache: PreparedCache, config: TrainJobConfig) -> Part:
@@ -108,7 +166,7 @@ def _part(fold: int | None, split: Split, run: RunFolder, cache: PreparedCache, 
     if split.validation:
         validation, more = prepare_cohort(split.validation, cache, workers=config.data.workers)
         left_out |= more
-    return Part(fold, Split(train, validation, split.test), run.part(fold), left_out)
+    return Part(fold, replace(split, train=train, validation=validation), run.part(fold), left_out)
 
 
 def _manifest(config: TrainJobConfig) -> Path:
@@ -117,14 +175,11 @@ def _manifest(config: TrainJobConfig) -> Path:
     return Path(config.data.manifest).expanduser().absolute()
 
 
-def _splits(records: Sequence[CaseRecord], config: TrainJobConfig) -> dict[int | None, Split]:
-    if config.split.kind == "holdout":
-        return {None: holdout_split(records, config.split)}
-    splits = dict(enumerate(crossval_splits(records, config.split)))
-    unknown = [fold for fold in config.split.only if fold not in splits]
-    if unknown:
-        raise ConfigError(f"split.only names fold {unknown[0]}, the folds are 0 to {len(splits) - 1}")
-    return {fold: split for fold, split in splits.items() if not config.split.only or fold in config.split.only}
+def _external(config: TrainJobConfig, *, alone: bool) -> tuple[tuple[CaseRecord, ...], dict[str, str]]:
+    """The cohort that is only predicted, and its cases that cannot be completed; empty for other designs."""
+    if not config.split.test_manifest:
+        return (), {}
+    return _cohort(Path(config.split.test_manifest).expanduser().absolute(), config, alone=alone)
 
 
 def _plan(
@@ -135,9 +190,12 @@ def _plan(
     Folds share one preparation so that their networks can be averaged; what it takes from the cohort are names of
     channels, and mean and spread of covariates, no contour and no outcome.
     """
-    single = parts.get(None)
-    planned = records if single is None else (*single.train, *single.validation)
-    settings = plan_settings(planned, config.data, config.label, edges_months=config.outcome.edges_months)
+    planned = _planned(records, parts)
+    edges = config.outcome.edges_months
+    if config.model.backbone == NO_BACKBONE:
+        settings = plan_covariates_alone(planned, config.data, edges_months=edges)
+    else:
+        settings = plan_settings(planned, config.data, config.label, edges_months=edges)
     outcome = config.outcome
     if outcome.enabled and not any(record.outcome for record in planned):
         outcome = replace(outcome, enabled=False)
@@ -147,6 +205,12 @@ def _plan(
     return setup, settings
 
 
+def _planned(records: Sequence[CaseRecord], parts: Mapping[int | None, Split]) -> Sequence[CaseRecord]:
+    """The cases that preparation is planned on."""
+    single = parts.get(None)
+    return records if single is None else (*single.train, *single.validation)
+
+
 def _is_finished(run: RunFolder) -> bool:
     """The bundle gets its figures last."""
     return run.metrics.is_file() and (run.bundle / CHECKSUMS).is_file() and bool(read_bundle(run.bundle)[0].metrics)
@@ -154,33 +218,37 @@ def _is_finished(run: RunFolder) -> bool:
 
 def _write_withheld(run: RunFolder, parts: Sequence[Part]) -> None:
     """The withheld cases as a manifest with absolute paths, for `infer.py`."""
-    records = [record for part in parts for record in part.split.test]
+    records = withheld_once(part.split for part in parts)
     channels = list(dict.fromkeys(n for record in records for n in record.channels if n not in record.derived))
     raw = list(dict.fromkeys(name for record in records for name in record.raw))
     masks = list(dict.fromkeys(name for record in records for name in record.masks))
-    covariates = list(dict.fromkeys(name for record in records for name in record.covariates))
+    # What was measured is measured again, of the same files.
+    given = [{n: v for n, v in record.covariates.items() if n not in record.measured} for record in records]
+    covariates = list(dict.fromkeys(name for values in given for name in values))
     text = io.StringIO()
     writer = csv.DictWriter(
         text, ["case_id", "visit", "site", *channels, *raw, *masks, *covariates], lineterminator="\n"
     )
     writer.writeheader()
-    for record in records:
+    for record, values in zip(records, given, strict=True):
         row: dict[str, Any] = {"case_id": record.case_id, "visit": record.visit, "site": record.site}
         files = {**record.channels, **record.masks}
         row |= {name: path.absolute() for name, path in files.items() if name not in record.derived}
         row |= {name: "|".join(str(path.absolute()) for path in paths) for name, paths in record.raw.items()}
-        writer.writerow(row | {name: f"{value:g}" for name, value in record.covariates.items()})
+        writer.writerow(row | {name: write_covariate(name, value) for name, value in values.items()})
     write_text(run.manifest, text.getvalue())
 
 
 def _run_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, config: TrainJobConfig) -> Scored:
-    name = "" if part.fold is None else f"fold {part.fold}: "
     split = part.split
+    name = f"{split.name}: " if split.name else ""
     choosing = f", {len(split.validation)} choose the epoch" if split.validation else ""
     log.info("%s%d cases train%s, %d are withheld", name, len(split.train), choosing, len(split.test))
     if not (part.folder.bundle / CHECKSUMS).is_file():
         _train_part(part, settings, setup, config)
     predictor = load_predictor(part.folder.bundle, config.inference)
+    if predictor.alone:
+        return _score_alone(part, predictor)
     inferred = run_inference(predictor, split.test, part.folder.cases)
     baselines = fit_baselines((*split.train, *split.validation), settings)
     log.info("%sscoring", name)
@@ -194,9 +262,26 @@ def _run_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, confi
     )
 
 
+def _score_alone(part: Part, predictor: Predictor) -> Scored:
+    """Scores of a model that reads no image: of all withheld cases at once, without a file for each."""
+    split = part.split
+    training = (*split.train, *split.validation)
+    volume, references = fit_volume_baseline(training), fit_references_alone(training)
+    at_horizon = predictor.risk_of_covariates(split.test)
+    scores = [
+        score_without_image(record, risk, volume, fold=part.fold)
+        for record, risk in zip(split.test, at_horizon, strict=True)
+    ]
+    detailed = with_details_alone(scores, predictor, split.test, references, training=training)
+    return Scored(tuple(detailed), {}, part.left_out, Baselines(None, volume, references))
+
+
 def _train_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, config: TrainJobConfig) -> None:
     label = config.name if part.fold is None else f"{config.name}-fold{part.fold}"
-    fitted = fit(part.split, settings, setup, part.folder.path / "training", name=label)
+    if setup.model.backbone == NO_BACKBONE:
+        fitted = fit_covariates(part.split, settings, setup)
+    else:
+        fitted = fit(part.split, settings, setup, part.folder.path / "training", name=label)
     log.info("trained %d steps in %.0f s", fitted.steps, fitted.seconds)
     spec = BundleSpec(
         name=config.name,
@@ -224,7 +309,8 @@ def _finish(
     without_maps: Mapping[str, str],
 ) -> None:
     """Pool the parts: table, metrics, gallery, and the bundle with its figures."""
-    scores = [score for part in scored for score in part.scores]
+    every = [score for part in scored for score in part.scores]
+    scores = pooled(every, config.split)
     failed = {key: reason for part in scored for key, reason in part.failed.items()}
     write_scores(run.predictions, scores, failed)
     _save_gallery(run, parts, scores, settings)
@@ -233,6 +319,7 @@ def _finish(
     metrics["counts"] |= {"failed_cases": len(failed), "trainings": len(parts)}
     metrics["counts"]["training_patients"] = _training_patients(parts)
     metrics["left_out"] = {key: reason for part in scored for key, reason in part.left_out.items()} | dict(without_maps)
+    metrics["validation"] = describe_design({part.fold: part.split for part in parts}, every, config.split)
     metrics["baselines"] = [part.baselines.describe() for part in scored]
     metrics["bootstrap"] = {"resamplings": config.bootstrap, "interval": 0.95, "unit": "patient"}
     write_json(run.metrics, metrics)
@@ -257,7 +344,7 @@ def _bundle_with_figures(run: RunFolder, parts: Sequence[Part], metrics: Mapping
     spec = read[0][0]
     weights = [member for _, members in read for member in members]
     if len(parts) > 1:
-        everyone = [record for part in parts for record in part.split.test]
+        everyone = withheld_once(part.split for part in parts)
         steps = sum(int(other.provenance["steps"]) for other, _ in read)
         seconds = sum(int(other.provenance["training_seconds"]) for other, _ in read)
         spec = replace(
@@ -275,6 +362,8 @@ def _figures(room: Mapping[str, Any]) -> dict[str, Any]:
 def _save_gallery(
     run: RunFolder, parts: Sequence[Part], scores: Sequence[CaseScore], settings: PrepareSettings
 ) -> None:
+    if not settings.regions:
+        return
     place = {record.key: (record, part.folder.cases) for part in parts for record in part.split.test}
     for number, (score, title) in enumerate(chosen_for_gallery(scores, settings.region_names[0])):
         record, cases = place[score.key]

@@ -53,7 +53,7 @@ class TrainingConfig:
         augment: Switch of the augmentation.
     """
 
-    epochs: int = 10
+    epochs: int = 30
     steps_per_epoch: int = 150
     max_minutes: float = 0.0
     batch_size: int = 2

@@ -27,7 +27,7 @@ from hypoxnet.models.config import ModelConfig, OutcomeConfig
 from hypoxnet.models.joint import HypoxNet
 from hypoxnet.models.spec import ModelSpec
 from hypoxnet.quantities import quantity
-from hypoxnet.survival.discrete import life_table_hazards
+from hypoxnet.survival.time_models.bank import RiskSetBank
 from hypoxnet.training.config import TrackingConfig, TrainingConfig
 from hypoxnet.training.module import Augmentation, HypoxModule
 from hypoxnet.training.tracking import History, build_logger
@@ -105,7 +105,11 @@ def fit(split: Split, settings: PrepareSettings, setup: TrainingSetup, folder: P
             trainer.fit(module, datamodule=cohort, ckpt_path=last if last.exists() else None, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
-    return _fitted(spec, module, folder)
+    last_epoch = _load_exported(module, folder)
+    if module.exported.time is not None and module.exported.time.baseline_after_training:
+        keep_baseline(module.exported, split, settings, setup, trainer.strategy.root_device)
+    weights = {key: value.detach().cpu().contiguous() for key, value in module.exported.state_dict().items()}
+    return FittedModel(spec, weights, seconds=float(last_epoch["seconds"]), steps=int(last_epoch["global_step"]))
 
 
 def model_spec(settings: PrepareSettings, setup: TrainingSetup) -> ModelSpec:
@@ -115,7 +119,7 @@ def model_spec(settings: PrepareSettings, setup: TrainingSetup) -> ModelSpec:
         outcome=setup.outcome,
         channels=len(settings.channels),
         regions=len(settings.region_names),
-        covariates=len(settings.covariates),
+        covariates=len(settings.covariate_columns),
         edges_months=settings.edges_months,
         spacing_mm=settings.spacing_mm,
     )
@@ -128,7 +132,7 @@ def build_module(spec: ModelSpec, settings: PrepareSettings, setup: TrainingSetu
         model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return HypoxModule(
         model,
-        JointLoss(setup.loss, spec.edges_months),
+        JointLoss(setup.loss, bank=_bank(model, setup.outcome)),
         setup.training,
         total_steps=total_steps,
         inside_tumour=settings.inside_tumour,
@@ -137,14 +141,21 @@ def build_module(spec: ModelSpec, settings: PrepareSettings, setup: TrainingSetu
 
 
 def start_from_cohort(model: HypoxNet, split: Split) -> None:
-    """Set the outcome's baseline to the hazards of the training patients, so that only effects are left to learn."""
+    """Set the outcome's baseline to that of the training patients, so that only effects are left to learn."""
     outcomes = [record.outcome for record in split.train if record.outcome is not None]
     if model.head is None or not outcomes:
         return
     months = torch.tensor([math.nan if outcome.months is None else outcome.months for outcome in outcomes])
     event = torch.tensor([outcome.event for outcome in outcomes])
-    spec = model.spec
-    model.head.set_baseline(life_table_hazards(months, event, causes=spec.causes, edges_months=spec.edges_months))
+    model.head.start_from(months, event)
+
+
+def _bank(model: HypoxNet, outcome: OutcomeConfig) -> RiskSetBank | None:
+    """Where an outcome model that compares patients finds those outside the batch."""
+    time = model.time
+    if time is None or not time.compares:
+        return None
+    return RiskSetBank(outcome.bank, causes=time.causes, columns=time.columns)
 
 
 def _augmentation(settings: PrepareSettings, setup: TrainingSetup) -> Augmentation | None:
@@ -249,11 +260,46 @@ def _public(setup: TrainingSetup) -> dict[str, Any]:
     return rooms
 
 
-def _fitted(spec: ModelSpec, module: HypoxModule, folder: Path) -> FittedModel:
-    """The weights to export, from the checkpoint: after spawned processes the module here was never trained."""
+def _load_exported(module: HypoxModule, folder: Path) -> dict[str, Any]:
+    """Put the chosen epoch into the module: after spawned processes the one here was never trained.
+
+    Returns:
+        The checkpoint of the last epoch.
+    """
     best = folder / "checkpoints" / "best.ckpt"
     chosen = best if best.exists() else folder / "checkpoints" / "last.ckpt"
     module.load_state_dict(torch.load(chosen, map_location="cpu", weights_only=True)["state_dict"])
-    last = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
-    weights = {key: value.detach().cpu().contiguous() for key, value in module.exported.state_dict().items()}
-    return FittedModel(spec, weights, seconds=float(last["seconds"]), steps=int(last["global_step"]))
+    last: dict[str, Any] = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
+    return last
+
+
+@torch.inference_mode()
+def keep_baseline(
+    model: HypoxNet, split: Split, settings: PrepareSettings, setup: TrainingSetup, device: torch.device
+) -> None:
+    """Give an outcome model the baseline that only the trained network and the whole cohort can tell.
+
+    Args:
+        model: The network that leaves training; back on the CPU afterwards, in evaluation mode.
+        split: Its training patients.
+        settings: How cases are prepared.
+        setup: Windows, cache and workers.
+        device: Where the network runs.
+    """
+    assert model.head is not None
+    batch_size = setup.training.batch_size
+    withheld = Split(split.train, split.train, ())  # validation windows: centred, not augmented
+    cohort = HypoxiaDataModule(
+        withheld, settings, setup.data, batch_size=batch_size, steps_per_epoch=1, seed=setup.training.seed
+    )
+    model.to(device).eval()
+    seen = []
+    for read in cohort.val_dataloader():
+        batch = read.to(device)
+        logits = model(
+            batch.images, batch.presence, batch.tumour, batch.tumour_known, batch.covariates, batch.covariates_known
+        )
+        known = batch.outcome_known > 0
+        seen.append((logits.hazards[known], batch.months[known], batch.event[known]))
+    model.head.time.set_baseline(*(torch.cat(part) for part in zip(*seen, strict=True)))
+    model.cpu()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from hypoxnet.errors import CaseError
 from hypoxnet.geometry import Grid
 from hypoxnet.images import Volume, read_channel, read_mask
 from hypoxnet.maps.reference_region import reference_value
+from hypoxnet.transforms.covariates import encode
 from hypoxnet.transforms.normalise import intensity_transform
 from hypoxnet.transforms.plausible import implausible
 from hypoxnet.transforms.settings import PrepareSettings
@@ -254,12 +255,25 @@ def _outcome(record: CaseRecord) -> dict[str, Tensor]:
 
 
 def _covariates(record: CaseRecord, settings: PrepareSettings) -> dict[str, Tensor]:
-    known = [float(name in record.covariates) for name in settings.covariates]
-    values = [
-        (record.covariates[name] - mean) / sd if name in record.covariates else 0.0
-        for name, mean, sd in zip(settings.covariates, settings.covariate_means, settings.covariate_sds, strict=True)
-    ]
+    values, known = covariate_inputs(record.covariates, settings)
     return {
         "covariates": torch.tensor(values, dtype=torch.float32),
         "covariates_known": torch.tensor(known, dtype=torch.float32),
     }
+
+
+def covariate_inputs(
+    covariates: Mapping[str, float], settings: PrepareSettings
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What the model is told of a patient's covariates: values and flags, P each."""
+    values, known = encode(covariates, settings.terms)
+    return values, flags_of(known, settings)
+
+
+def flags_of(known: NDArray[np.float64], settings: PrepareSettings) -> NDArray[np.float64]:
+    """The flags that the model reads, of those that say what is known.
+
+    With `missing="mean"` every flag is 1. A flag of its own is often a code of the hospital, which asked for one test
+    and not for another, and what it is worth there it is not worth elsewhere.
+    """
+    return known if settings.missing == "indicator" else np.ones_like(known)

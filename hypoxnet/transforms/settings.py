@@ -10,9 +10,10 @@ from math import inf
 from typing import Any
 
 from hypoxnet.errors import BundleError
+from hypoxnet.transforms.covariates import CovariateTerm
 
 # Raise it when prepare gives other numbers for the same settings: old cache entries are then made anew.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +71,10 @@ class PrepareSettings:
         regions: Label regions; for a threshold label their masks are empty.
         threshold: How a threshold label is computed; None when contours are the label.
         inside_tumour: Regions are scored and predicted inside the tumour contour only, where there is one.
-        covariates: Names, in the order of the network's inputs.
-        covariate_means: Of the training patients.
-        covariate_sds: Of the training patients.
+        terms: Covariates and how they become columns, in the order of the network's inputs.
         edges_months: Right edges of the outcome's intervals; (inf,) for a yes/no end point.
+        missing: What the model is told of a covariate that is not known: `mean` that the patient is like the mean of
+            the training patients, `indicator` that it is not known.
     """
 
     channels: tuple[str, ...]
@@ -85,15 +86,24 @@ class PrepareSettings:
     regions: tuple[Region, ...]
     threshold: ThresholdLabel | None
     inside_tumour: bool
-    covariates: tuple[str, ...]
-    covariate_means: tuple[float, ...]
-    covariate_sds: tuple[float, ...]
+    terms: tuple[CovariateTerm, ...]
     edges_months: tuple[float, ...]
+    missing: str = "mean"
 
     @property
     def region_names(self) -> tuple[str, ...]:
         """Names of the regions in the order of the network's outputs."""
         return tuple(region.name for region in self.regions)
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Names of the covariates."""
+        return tuple(term.name for term in self.terms)
+
+    @property
+    def covariate_columns(self) -> tuple[str, ...]:
+        """Names of the columns that the network reads of them."""
+        return tuple(column for term in self.terms for column in term.columns)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; infinity, which JSON does not know, is written as None."""
@@ -118,6 +128,7 @@ class PrepareSettings:
             )
         values["norms"] = tuple(ChannelNorm(**norm) for norm in values["norms"])
         values["regions"] = tuple(Region(region["name"], tuple(region["masks"])) for region in values["regions"])
+        values["terms"] = tuple(CovariateTerm.from_json(term) for term in values["terms"])
         values["threshold"] = ThresholdLabel(**values["threshold"]) if values["threshold"] else None
         values["edges_months"] = tuple(inf if edge is None else float(edge) for edge in values["edges_months"])
         frozen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

@@ -70,12 +70,12 @@ SENTENCES = [
     (GOOD + "P1,n,a.nii,,,x,0,61,1,\n", "line 2: P1: lrc_months is 'x', it must be a number of months"),
     (GOOD + "P1,n,a.nii,,,9,0,610,1,\n", "line 2: P1: age is 610 years, plausible is 0 to 120"),
     (
-        GOOD + "P1,n,a.nii,,,9,0,61,pos,\n",
-        "line 2: P1: hpv is 'pos', it must be a number (HPV or p16 status, 0 negative, 1 positive), or empty",
+        GOOD + "P1,n,a.nii,,,9,0,61,perhaps,\n",
+        "line 2: P1: hpv is 'perhaps', it must be a number (HPV or p16 status, 0 negative, 1 positive) or one of "
+        "positive, pos, +, negative, neg, -, or empty where it is not known",
     ),
     (GOOD + ",n,a.nii,,,9,0,61,1,\n", "line 2: case_id is empty; name the patient"),
     (GOOD + "P/1,n,a.nii,,,9,0,61,1,\n", "line 2: P/1: case_id 'P/1' holds / \\ or :"),
-    (GOOD + "P1,n,,,g.nii,9,0,61,1,\n", "line 2: P1: no channel has a file"),
     (
         "case_id,fold,visit,FMISO_SUV\nP1,0,,a.nii\nP1,1,w2,b.nii\n",
         "line 3: P1_w2: the patient is in fold 1 here and in",

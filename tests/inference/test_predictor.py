@@ -78,7 +78,9 @@ def test_prediction_is_the_network_on_the_prepared_case(tiny_settings, make_spec
             sample.covariates_known[None],
         )
     torch.testing.assert_close(applied.probability, torch.sigmoid(logits.segmentation[0]), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(applied.incidence, cumulative_incidence(logits.hazards)[0], rtol=1e-5, atol=1e-6)
+    at_edges, at_horizon = applied.incidence[:, :-1], applied.incidence[:, -1]
+    torch.testing.assert_close(at_edges, cumulative_incidence(logits.hazards)[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(at_horizon, at_edges[:, settings.edges_months.index(24.0)])
 
 
 def test_an_ensemble_is_the_mean_of_its_members(tiny_spec, make_bundle, make_case):
@@ -190,7 +192,7 @@ def test_the_digest_follows_everything_a_prediction_depends_on(tiny_spec, make_b
 def test_weights_of_another_shape_are_refused(tiny_spec, make_bundle, make_spec, tiny_settings, make_network, tmp_path):
     from hypoxnet.bundle.write import write_bundle
 
-    other = make_spec(replace(tiny_settings, covariates=(), covariate_means=(), covariate_sds=()))
+    other = make_spec(replace(tiny_settings, terms=()))
     write_bundle(tmp_path / "wrong", tiny_spec, [make_network(other, seed=1).state_dict()])
     with pytest.raises(BundleError, match=r"wrong/models/model_0\.safetensors does not fit its model"):
         load_predictor(tmp_path / "wrong", CPU)

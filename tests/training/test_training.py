@@ -86,7 +86,7 @@ def test_the_spec_follows_the_settings(phantom_records, tiny_training, tmp_path)
     setup = tiny_training(epochs=1, cache=tmp_path)
     settings = plan_settings(phantom_records, setup.data, LabelConfig(), edges_months=setup.outcome.edges_months)
     spec = model_spec(settings, setup)
-    assert (spec.channels, spec.regions, spec.covariates) == (4, 1, len(settings.covariates))
+    assert (spec.channels, spec.regions, spec.covariates) == (4, 1, len(settings.covariate_columns))
 
 
 def test_planning_names_what_the_cohort_lacks(phantom_records):

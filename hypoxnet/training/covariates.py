@@ -1,0 +1,334 @@
+"""A model of covariates alone: the outcome head without image features, fitted to all patients at once.
+
+Penalised maximum likelihood of any outcome model: the mean loss plus a ridge on the effects of standardised columns,
+with a strength of its own per cause, chosen by the likelihood of patients left out of an inner cross-validation.
+Everything is float64 and deterministic.
+
+Axis legend: N patients, P columns, J causes, R effects per cause, D coefficients of the baseline.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time as clock
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from hypoxnet.cases import FAILURE, CaseRecord
+from hypoxnet.data.splits import Split
+from hypoxnet.errors import ConfigError
+from hypoxnet.models.build import build_model
+from hypoxnet.models.heads import OutcomeHead
+from hypoxnet.survival.time_models.base import LEVEL_PRECISION, SHAPE_PRECISION, TimeModel
+from hypoxnet.training.run import FittedModel, TrainingSetup, model_spec
+from hypoxnet.transforms.covariates import encode_table, table_of
+from hypoxnet.transforms.prepare import flags_of
+from hypoxnet.transforms.settings import PrepareSettings
+
+log = logging.getLogger(__name__)
+
+Array = NDArray[np.float64]
+
+# The inner cross-validation of a larger cohort looks at this many patients: the best strength, as a sum over patients,
+# hardly depends on their number, and there it hardly matters.
+INNER_PATIENTS = 2_000
+# Losses of patients left out are compared, not reported: they need no more digits than this gives.
+INNER_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class RidgeOptions:
+    """How the strength of the ridge is chosen; `model.options` of `model=covariates`.
+
+    Args:
+        strengths: Candidates, as a precision of the effect of a column with a standard deviation of 1; in the unit of
+            the likelihood's curvature, which is about one per event.
+        inner_folds: Folds of the inner cross-validation.
+        one_standard_error: Take the strongest ridge within one standard error of the best rather than the best.
+        seed: Seed of the inner folds.
+    """
+
+    strengths: Sequence[float] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+    inner_folds: int = 5
+    one_standard_error: bool = False
+    seed: int = 0
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> RidgeOptions:
+        """From `model.options`.
+
+        Raises:
+            ConfigError: An option is unknown or out of its range.
+        """
+        unknown = [name for name in options if name not in cls.__dataclass_fields__]
+        if unknown:
+            raise ConfigError(
+                f"model.options has {unknown[0]}, a model of covariates knows {', '.join(cls.__dataclass_fields__)}"
+            )
+        chosen = cls(**options)
+        if not chosen.strengths or min(chosen.strengths) <= 0 or chosen.inner_folds < 2:
+            raise ConfigError(
+                f"model.options.strengths is {list(chosen.strengths)} and inner_folds {chosen.inner_folds}; the first "
+                "must be above 0, the second at least 2"
+            )
+        return replace(chosen, strengths=tuple(sorted(float(value) for value in chosen.strengths)))
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Patients with a known outcome, as arrays.
+
+    Args:
+        columns: N P, standardised; with flags of what is not known behind them where the settings want flags.
+        months: N; nan for a yes/no end point.
+        event: N.
+    """
+
+    columns: Tensor
+    months: Tensor
+    event: Tensor
+
+    def of(self, chosen: NDArray[np.int64]) -> Cohort:
+        """Some of the patients."""
+        index = torch.from_numpy(chosen)
+        return Cohort(self.columns[index], self.months[index], self.event[index])
+
+    def __len__(self) -> int:
+        return len(self.months)
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """A fitted model.
+
+    Args:
+        baseline: J D.
+        weights: J R P.
+        ridge: Strength per cause.
+        iterations: Of the last fit.
+    """
+
+    baseline: Array
+    weights: Array
+    ridge: tuple[float, ...]
+    iterations: int = field(default=0, compare=False)
+
+
+def covariate_columns(records: Sequence[CaseRecord], settings: PrepareSettings) -> tuple[Tensor, Tensor]:
+    """What `prepare` makes of the covariates, for a whole cohort at once: values and flags, N P, float64."""
+    table = table_of([record.covariates for record in records], settings.covariates)
+    values, known = encode_table(table, settings.terms, patients=len(records))
+    return torch.from_numpy(values), torch.from_numpy(flags_of(known, settings))
+
+
+def cohort_of(records: Sequence[CaseRecord], settings: PrepareSettings) -> Cohort:
+    """The patients whose outcome is known, each by the first of their visits.
+
+    Raises:
+        ConfigError: Nobody failed: there is nothing to learn from.
+    """
+    patients = list({record.case_id: record for record in reversed(records) if record.outcome is not None}.values())
+    patients.reverse()
+    outcomes = [record.outcome for record in patients if record.outcome is not None]
+    if not any(outcome.event == FAILURE for outcome in outcomes):
+        raise ConfigError(
+            f"none of the {len(outcomes)} training patients with a known outcome failed; a model of covariates alone "
+            "learns from failures: give lrc_months and lrc_event, or failed, of more patients"
+        )
+    values, known = covariate_columns(patients, settings)
+    columns = torch.cat([values, 1.0 - known], dim=1) if settings.missing == "indicator" else values
+    months = [math.nan if outcome.months is None else outcome.months for outcome in outcomes]
+    return Cohort(
+        columns,
+        torch.tensor(months, dtype=torch.float64),
+        torch.tensor([outcome.event for outcome in outcomes], dtype=torch.int64),
+    )
+
+
+def fit_effects(
+    cohort: Cohort,
+    time: TimeModel,
+    ridge: Sequence[float],
+    start: Effects | None = None,
+    *,
+    tolerance: float = 1e-7,
+) -> Effects:
+    """Penalised maximum likelihood by L-BFGS.
+
+    Args:
+        cohort: The training patients.
+        time: The outcome model.
+        ridge: Strength per cause.
+        start: Where to begin; the baseline of the cohort with no effects when None.
+        tolerance: Largest component of the gradient, per patient, at the end.
+    """
+    problem = _Problem(cohort, time, torch.tensor(list(ridge), dtype=torch.float64))
+    begin = start or Effects(
+        time.start(cohort.months, cohort.event).double().numpy(), problem.no_weights(), tuple(ridge)
+    )
+    flat = np.concatenate([begin.baseline.ravel(), begin.weights.ravel()])
+    options = {"maxiter": 500, "ftol": 1e-4 * tolerance, "gtol": tolerance, "maxcor": 20}
+    found = minimize(problem, flat, jac=True, method="L-BFGS-B", options=options)
+    split = begin.baseline.size
+    return Effects(
+        found.x[:split].reshape(begin.baseline.shape),
+        found.x[split:].reshape(begin.weights.shape),
+        tuple(float(value) for value in ridge),
+        int(found.nit),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """The objective and its gradient, divided by the number of patients."""
+
+    cohort: Cohort
+    time: TimeModel
+    ridge: Tensor
+
+    def no_weights(self) -> Array:
+        return np.zeros((self.time.causes, len(self.time.effect), self.cohort.columns.shape[1]))
+
+    def __call__(self, flat: Array) -> tuple[float, Array]:
+        causes, split = self.time.causes, self.time.causes * len(self.time.basis)
+        parameters = torch.from_numpy(flat.copy()).requires_grad_(True)
+        baseline = parameters[:split].reshape(causes, -1) if split else None
+        weights = parameters[split:].reshape(causes, len(self.time.effect), -1)
+        value = held_out_loss(self.cohort, self.time, baseline, weights)
+        penalty = (self.ridge[:, None, None] * weights.square()).sum()
+        if baseline is not None:
+            precision = torch.full((baseline.shape[1],), SHAPE_PRECISION, dtype=torch.float64)
+            precision[0] = LEVEL_PRECISION
+            penalty = penalty + (precision * baseline.square()).sum()
+        value = value + 0.5 * penalty / max(1, len(self.cohort))
+        (gradient,) = torch.autograd.grad(value, parameters)
+        return float(value.detach()), gradient.numpy()
+
+
+def held_out_loss(cohort: Cohort, time: TimeModel, baseline: Tensor | None, weights: Tensor) -> Tensor:
+    """Mean loss of patients under given effects."""
+    effects = torch.einsum("np,jrp->njr", cohort.columns, weights)
+    return time.loss(time.outputs(baseline, effects), cohort.months, cohort.event, torch.ones(len(cohort)))
+
+
+def choose_ridge(cohort: Cohort, time: TimeModel, options: RidgeOptions) -> tuple[float, ...]:
+    """Strength per cause by the likelihood of patients left out, one cause after the other.
+
+    Args:
+        cohort: The training patients.
+        time: The outcome model.
+        options: Candidates and folds.
+
+    Returns:
+        One per cause; the strongest candidate for a cause that fewer than two patients met.
+    """
+    folds = inner_folds(cohort, options)
+    strongest, middle = options.strengths[-1], options.strengths[len(options.strengths) // 2]
+    counts = [int((cohort.event == cause + 1).sum()) for cause in range(time.causes)]
+    ridge = [middle if count >= 2 else strongest for count in counts]
+    starts: dict[int, Effects | None] = {}
+    for cause, count in enumerate(counts):
+        if count < 2 or len(folds) < 2:
+            continue
+        losses = []
+        for strength in reversed(options.strengths):
+            ridge[cause] = strength
+            losses.append([_left_out(cohort, time, folds, number, ridge, starts) for number in range(len(folds))])
+        ridge[cause] = _best(np.array(losses)[::-1], options, weights=np.array([len(fold) for fold in folds]))
+    return tuple(ridge)
+
+
+def _left_out(
+    cohort: Cohort,
+    time: TimeModel,
+    folds: Sequence[NDArray[np.int64]],
+    number: int,
+    ridge: Sequence[float],
+    starts: dict[int, Effects | None],
+) -> float:
+    """Mean loss of a fold under the model of the others; fits go on from those of the last strength."""
+    rest = np.concatenate([fold for other, fold in enumerate(folds) if other != number])
+    fitted = fit_effects(cohort.of(rest), time, ridge, starts.get(number), tolerance=INNER_TOLERANCE)
+    starts[number] = fitted
+    baseline = torch.from_numpy(fitted.baseline) if fitted.baseline.size else None
+    with torch.no_grad():
+        return float(held_out_loss(cohort.of(folds[number]), time, baseline, torch.from_numpy(fitted.weights)))
+
+
+def _best(losses: Array, options: RidgeOptions, *, weights: NDArray[np.int64]) -> float:
+    """The strength with the lowest loss of patients left out; losses are strengths by folds."""
+    means = np.average(losses, axis=1, weights=weights)
+    best = int(means.argmin())
+    if options.one_standard_error:
+        error = float(losses[best].std(ddof=1) / math.sqrt(losses.shape[1]))
+        best = max(index for index, mean in enumerate(means) if mean <= means[best] + error)
+    return float(options.strengths[best])
+
+
+def inner_folds(cohort: Cohort, options: RidgeOptions) -> list[NDArray[np.int64]]:
+    """Patients dealt into folds, event by event, at most `INNER_PATIENTS` of them; fewer folds where few failed."""
+    generator = np.random.default_rng(options.seed)
+    event = cohort.event.numpy()
+    chosen = generator.permutation(len(event))[:INNER_PATIENTS]
+    order = chosen[np.argsort(event[chosen], kind="stable")]
+    count = min(options.inner_folds, int((event[order] == FAILURE).sum()))
+    return [np.sort(order[part::count]) for part in range(count)] if count >= 2 else [np.sort(order)]
+
+
+def fit_covariates(split: Split, settings: PrepareSettings, setup: TrainingSetup) -> FittedModel:
+    """Fit a model of covariates alone on the training and validation patients, in seconds.
+
+    Nothing is chosen by the validation patients: they train as the others do.
+
+    Args:
+        split: Who trains; `split.test` is not looked at.
+        settings: Covariates and how they become columns.
+        setup: The outcome model, and in `model.options` how the ridge is chosen.
+
+    Raises:
+        ConfigError: Nobody failed, an option is unknown, or the outcome is switched off.
+    """
+    if not setup.outcome.enabled:
+        raise ConfigError(
+            "a model of covariates alone predicts the outcome and nothing else: outcome.enabled must be true, and the "
+            "training patients need lrc_months and lrc_event, or failed"
+        )
+    begin = clock.monotonic()
+    options = RidgeOptions.of(setup.model.options)
+    cohort = cohort_of((*split.train, *split.validation), settings)
+    spec = model_spec(settings, setup)
+    model = build_model(spec).eval()
+    assert model.head is not None
+    ridge = choose_ridge(cohort, model.head.time, options)
+    effects = fit_effects(cohort, model.head.time, ridge)
+    into_head(effects, cohort, model.head)
+    log.info(
+        "ridge %s, %d iterations, %d patients",
+        ", ".join(f"{value:g}" for value in ridge),
+        effects.iterations,
+        len(cohort),
+    )
+    weights = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+    return FittedModel(spec, weights, seconds=clock.monotonic() - begin, steps=effects.iterations)
+
+
+@torch.no_grad()
+def into_head(effects: Effects, cohort: Cohort, head: OutcomeHead) -> None:
+    """The fitted effects as weights of the head, whose hidden layer says nothing."""
+    for parameter in head.parameters():
+        parameter.zero_()
+    if head.baseline is not None:
+        head.baseline.copy_(torch.from_numpy(effects.baseline))
+    columns = effects.weights.shape[2]
+    head.linear.weight[:, :columns] = torch.from_numpy(effects.weights).flatten(0, 1).to(head.linear.weight)
+    each = torch.einsum("np,jrp->njr", cohort.columns, torch.from_numpy(effects.weights))
+    baseline = torch.from_numpy(effects.baseline) if effects.baseline.size else None
+    head.time.set_baseline(head.time.outputs(baseline, each), cohort.months, cohort.event)
