@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,21 +48,32 @@ def bootstrap(statistic: Statistic, patients: Sequence[str], *, resamplings: int
         >>> bootstrap(lambda i: float(values[i].mean()), list("abcd"), resamplings=200).value
         0.5
     """
-    names, owner = np.unique(np.asarray(patients), return_inverse=True)
-    cases = [np.flatnonzero(owner == patient) for patient in range(len(names))]
     value = _defined(statistic(np.arange(len(patients))))
-    if value is None or len(names) < 2:
+    if value is None or len(set(patients)) < 2:
         return Figure(value)
-    generator = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(resamplings):
-        chosen = generator.integers(len(names), size=len(names))
-        drawn.append(_defined(statistic(np.concatenate([cases[patient] for patient in chosen]))))
+    drawn = [_defined(statistic(index)) for index in resampled(patients, resamplings=resamplings, seed=seed)]
     defined = [number for number in drawn if number is not None]
     if len(defined) < ENOUGH_DEFINED * resamplings:
         return Figure(value)
     low, high = np.percentile(defined, [2.5, 97.5])
     return Figure(value, float(low), float(high))
+
+
+def resampled(patients: Sequence[str], *, resamplings: int, seed: int = 0) -> Iterator[Index]:
+    """Indices of cases, patients drawn with replacement with all their cases, one array per resampling.
+
+    Args:
+        patients: Whose each case is.
+        resamplings: Number of bootstrap samples.
+        seed: The same seed draws the same patients.
+    """
+    names, owner = np.unique(np.asarray(patients), return_inverse=True)
+    order = np.argsort(owner, kind="stable")
+    cases = np.split(order, np.cumsum(np.bincount(owner, minlength=len(names)))[:-1])
+    generator = np.random.default_rng(seed)
+    for _ in range(resamplings):
+        chosen = generator.integers(len(names), size=len(names))
+        yield np.concatenate([cases[patient] for patient in chosen])
 
 
 def _defined(number: float | None) -> float | None:

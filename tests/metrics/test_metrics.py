@@ -6,7 +6,8 @@ from hypoxnet.cases import CaseRecord, Outcome
 from hypoxnet.geometry import Grid
 from hypoxnet.metrics.baselines import UptakeThreshold, choose_threshold, fit_volume_model, read_uptake
 from hypoxnet.metrics.bootstrap import bootstrap
-from hypoxnet.metrics.evaluate import CaseScore, Evaluator
+from hypoxnet.metrics.evaluate import Evaluator
+from hypoxnet.metrics.scores import CaseScore
 from hypoxnet.metrics.segmentation import RegionScore, dice, score_region, surface_metrics
 from hypoxnet.metrics.volumes import partial_volume_correlation, volume_correlation
 
