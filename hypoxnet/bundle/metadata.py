@@ -152,11 +152,12 @@ def _channels(spec: BundleSpec) -> dict[str, str]:
 def _covariates(spec: BundleSpec) -> dict[str, str]:
     """Meaning of each column, and how it is made of the covariate."""
     lines = []
+    absent = "its mean given the others (`joint` of the settings)" if spec.settings.joint else "0"
     for term in spec.settings.terms:
         known = covariate(term.name)
         before = f"log({term.offset:g} + value), " if term.kind == "log" else ""
         for column, mean, sd in zip(term.columns, term.means, term.sds, strict=True):
-            scaled = f"{before}minus {mean:.6g}, divided by {sd:.6g}; 0 where not known"
+            scaled = f"{before}minus {mean:.6g}, divided by {sd:.6g}; {absent} where not known"
             lines.append(
                 f"{column}: {known.meaning}, {known.unit}, {term.low:g} to {term.high:g} in training; {scaled}"
             )

@@ -96,8 +96,9 @@ class DataConfig:
         tumour: Mask columns whose union is the tumour.
         covariates: Covariates of the outcome head, in order, measured read-outs such as `FMISO_TMRMAX` among them; null
             takes every one that at least half of the training patients have, an empty list none.
-        missing_covariates: What stands for a covariate that is not known: `mean` the mean of the training patients,
-            `indicator` with a flag beside it that the model may read; a flag is often a code of the hospital.
+        missing_covariates: What stands for a covariate that is not known: `conditional` what is to be expected from
+            the patient's known ones, `mean` the mean of the training patients, `indicator` that mean with a flag
+            beside it that the model may read; a flag is often a code of the hospital.
         focus: Share of the training windows that are centred on a voxel of the label rather than on the tumour.
         anywhere: Share of the training windows that are centred on any voxel.
         maps: How raw series of the manifest become maps, which are made once and cached; `channels` chooses among the
@@ -115,7 +116,7 @@ class DataConfig:
     window: list[int] = field(default_factory=lambda: [32, 32, 32])
     tumour: list[str] = field(default_factory=lambda: ["GTVP", "GTVN"])
     covariates: list[str] | None = None
-    missing_covariates: str = "mean"
+    missing_covariates: str = "conditional"
     focus: float = 0.25
     anywhere: float = 0.25
     maps: MapsConfig = field(default_factory=MapsConfig)
@@ -127,7 +128,9 @@ class DataConfig:
         for name, value in (("spacing_mm", self.spacing_mm), ("window", self.window)):
             if len(value) != 3 or min(value) <= 0:
                 raise ConfigError(f"data.{name} is {list(value)}, it must be three positive numbers")
-        if self.missing_covariates not in {"mean", "indicator"}:
-            raise ConfigError(f"data.missing_covariates is {self.missing_covariates!r}, it must be mean or indicator")
+        if self.missing_covariates not in {"conditional", "mean", "indicator"}:
+            raise ConfigError(
+                f"data.missing_covariates is {self.missing_covariates!r}, it must be conditional, mean or indicator"
+            )
         if self.focus < 0 or self.anywhere < 0 or self.focus + self.anywhere > 1:
             raise ConfigError(f"data.focus={self.focus} and data.anywhere={self.anywhere} must add up to at most 1")

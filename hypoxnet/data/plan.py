@@ -13,7 +13,8 @@ from hypoxnet.data.config import DataConfig
 from hypoxnet.errors import ConfigError
 from hypoxnet.quantities import COVARIATES, QUANTITIES, Modality, quantity, suggestion
 from hypoxnet.transforms.config import LabelConfig
-from hypoxnet.transforms.covariates import CovariateTerm, fit_term
+from hypoxnet.transforms.covariates import CovariateTerm, encode_table, fit_term, table_of
+from hypoxnet.transforms.imputation import JointNormal, fit_joint_normal
 from hypoxnet.transforms.normalise import norm_of
 from hypoxnet.transforms.settings import PrepareSettings, Region, ThresholdLabel
 
@@ -21,7 +22,7 @@ from hypoxnet.transforms.settings import PrepareSettings, Region, ThresholdLabel
 UPTAKES = ("SUV", "SUL", "SUVIBW", "SUVBSA", "TBR", "TMR")
 
 # A covariate that fewer patients have says more about who was asked than about who fails.
-ENOUGH_KNOWN = 0.5
+ENOUGH_KNOWN = 0.25
 
 
 def plan_settings(
@@ -60,6 +61,7 @@ def plan_settings(
         terms=terms,
         edges_months=_edges(records, edges_months),
         missing=data.missing_covariates,
+        joint=_joint(records, terms, data),
     )
 
 
@@ -161,6 +163,16 @@ def _covariates(found: Counter[str], patients: int) -> tuple[str, ...]:
     return tuple(name for name in order if found[name] >= ENOUGH_KNOWN * patients and found[name])
 
 
+def _joint(records: Sequence[CaseRecord], terms: Sequence[CovariateTerm], data: DataConfig) -> JointNormal | None:
+    """How the covariates of the patients hang together, for `conditional`; no outcome goes in."""
+    if data.missing_covariates != "conditional" or not terms:
+        return None
+    patients = [record.covariates for record in {record.case_id: record for record in reversed(records)}.values()]
+    table = table_of(patients, [term.name for term in terms])
+    values, known = encode_table(table, terms, patients=len(patients))
+    return fit_joint_normal(values, known > 0)
+
+
 def plan_covariates_alone(
     records: Sequence[CaseRecord], data: DataConfig, *, edges_months: Sequence[float]
 ) -> PrepareSettings:
@@ -191,6 +203,7 @@ def plan_covariates_alone(
         terms=terms,
         edges_months=_edges(records, edges_months),
         missing=data.missing_covariates,
+        joint=_joint(records, terms, data),
     )
 
 

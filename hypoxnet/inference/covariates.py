@@ -15,9 +15,10 @@ from torch import Tensor
 from hypoxnet.bundle.schema import INTENDED_USE, BundleSpec
 from hypoxnet.cases import CaseRecord, Prediction
 from hypoxnet.inference.read_outs import Risk, covariate_notes, known_and_missing, report_months, risk_table
+from hypoxnet.models.heads import OutcomeHead
 from hypoxnet.models.joint import HypoxNet
-from hypoxnet.transforms.covariates import encode_table, table_of
-from hypoxnet.transforms.prepare import flags_of
+from hypoxnet.survival.uncertainty import incidence_spread, pooled_spread
+from hypoxnet.transforms.prepare import covariate_inputs
 
 
 def cohort_incidence(models: Sequence[HypoxNet], spec: BundleSpec, records: Sequence[CaseRecord]) -> Tensor:
@@ -28,6 +29,25 @@ def cohort_incidence(models: Sequence[HypoxNet], spec: BundleSpec, records: Sequ
         assert model.time is not None
         parts.append(model.time.incidence(model.outcome_of_covariates(values, flags), report_months(spec)))
     return torch.stack(parts).mean(dim=0)
+
+
+def incidence_limits(models: Sequence[HypoxNet], spec: BundleSpec, record: CaseRecord) -> tuple[Tensor, Tensor] | None:
+    """Limits of a case's incidence at `report_months`, J M each; None where a model does not know its uncertainty."""
+    heads = [model.head for model in models if model.head is not None]
+    if any(head.covariance is None or not bool(head.covariance.any()) for head in heads):
+        return None
+    values, flags = _inputs(spec, [record])
+    spreads, months = [], report_months(spec)
+    for head in heads:
+        assert head.covariance is not None
+        clinical = head.clinical(values.new_zeros((1, 0)), values, flags)
+
+        def incidence(parameters: Tensor, head: OutcomeHead = head, clinical: Tensor = clinical) -> Tensor:
+            return head.time.incidence(head.outputs_alone(parameters, clinical), months)
+
+        spreads.append(incidence_spread(incidence, head.parameters_alone(), head.covariance))
+    low, high = pooled_spread(spreads, cohort_incidence(models, spec, [record])).limits()
+    return low[0], high[0]
 
 
 def contributions(models: Sequence[HypoxNet], spec: BundleSpec, record: CaseRecord) -> dict[str, dict[str, float]]:
@@ -64,16 +84,15 @@ def _touched(model: HypoxNet) -> Tensor:
 
 
 def _inputs(spec: BundleSpec, records: Sequence[CaseRecord]) -> tuple[Tensor, Tensor]:
-    settings = spec.settings
-    table = table_of([record.covariates for record in records], settings.covariates)
-    values, known = encode_table(table, settings.terms, patients=len(records))
-    return torch.from_numpy(values).float(), torch.from_numpy(flags_of(known, settings)).float()
+    values, flags = covariate_inputs([record.covariates for record in records], spec.settings)
+    return torch.from_numpy(values).float(), torch.from_numpy(flags).float()
 
 
 def predict_alone(models: Sequence[HypoxNet], spec: BundleSpec, record: CaseRecord) -> Prediction:
     """The prediction of one case: no map, only risk and what is behind it."""
-    with torch.inference_mode():
-        risk = Risk.of(spec, cohort_incidence(models, spec, [record])[0])
+    with torch.no_grad():
+        incidence = cohort_incidence(models, spec, [record])[0]
+    risk = Risk.of(spec, incidence, incidence_limits(models, spec, record))
     return Prediction(
         key=record.key,
         grid=None,
@@ -100,7 +119,10 @@ def _describe(models: Sequence[HypoxNet], spec: BundleSpec, record: CaseRecord, 
 
 def _not_known(record: CaseRecord, spec: BundleSpec) -> list[str]:
     missing = known_and_missing(record, spec.settings)["missing"]
-    taken = ", taken as the mean of the training patients" if spec.settings.missing == "mean" else ""
+    taken = {
+        "conditional": ", taken as what is to be expected from the known ones",
+        "mean": ", taken as the mean of the training patients",
+    }.get(spec.settings.missing, "")
     return [f"not known{taken}: {', '.join(missing)}"] if missing else []
 
 

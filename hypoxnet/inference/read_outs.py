@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,17 +49,28 @@ class Risk:
     Args:
         incidence: Cause to cumulative incidence at each interval edge; empty without an outcome head.
         at_horizon: Cause to cumulative incidence at the horizon.
+        low: Cause to lower 95 % limits at the edges and at the horizon; empty where the uncertainty is not known.
+        high: Likewise, upper limits.
     """
 
     incidence: Mapping[str, tuple[float, ...]]
     at_horizon: Mapping[str, float]
+    low: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    high: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, spec: BundleSpec, incidence: Tensor | None) -> Risk:
-        """From incidence at `report_months`, J (T + 1); None without an outcome head."""
+    def of(cls, spec: BundleSpec, incidence: Tensor | None, limits: tuple[Tensor, Tensor] | None = None) -> Risk:
+        """From incidence at `report_months`, J (T + 1), and its limits; None without an outcome head."""
         rows = [] if incidence is None else incidence.tolist()
         by_cause = dict(zip(spec.causes, rows, strict=True))
-        return cls({c: tuple(row[:-1]) for c, row in by_cause.items()}, {c: row[-1] for c, row in by_cause.items()})
+        low, high = (
+            ({}, {})
+            if limits is None
+            else (dict(zip(spec.causes, map(tuple, x.tolist()), strict=True)) for x in limits)
+        )
+        return cls(
+            {c: tuple(row[:-1]) for c, row in by_cause.items()}, {c: row[-1] for c, row in by_cause.items()}, low, high
+        )
 
 
 def report_months(spec: BundleSpec) -> tuple[float, ...]:
@@ -173,12 +184,21 @@ def _risk(spec: BundleSpec, case: PreparedCase, risk: Risk) -> dict[str, Any] | 
 def risk_table(spec: BundleSpec, risk: Risk) -> dict[str, Any]:
     """Incidence of each cause by month and at the horizon."""
     edges = spec.model.edges_months
-    return {
+    table: dict[str, Any] = {
         "months": [None if math.isinf(edge) else edge for edge in edges],
         "incidence": {cause: [round(p, 6) for p in row] for cause, row in risk.incidence.items()},
         "horizon_months": None if math.isinf(edges[-1]) else spec.model.outcome.horizon_months,
         "at_horizon": {cause: round(p, 6) for cause, p in risk.at_horizon.items()},
     }
+    if risk.low:
+        limits = {cause: list(zip(risk.low[cause], risk.high[cause], strict=True)) for cause in risk.low}
+        rounded = {cause: [[round(p, 6) for p in pair] for pair in pairs] for cause, pairs in limits.items()}
+        table["interval"] = {
+            "confidence": 0.95,
+            "incidence": {cause: pairs[:-1] for cause, pairs in rounded.items()},
+            "at_horizon": {cause: pairs[-1] for cause, pairs in rounded.items()},
+        }
+    return table
 
 
 def _notes(settings: PrepareSettings, native: NativeMaps) -> list[str]:

@@ -23,15 +23,17 @@ REGION_COLUMNS = ("volume_ml", "fraction", "expected_ml")
 def columns(spec: BundleSpec) -> list[str]:
     """Columns of the table.
 
-    `risk` and `death` are cumulative incidences at the model's horizon, `risk_12m` at 12 months; a yes/no end point has
-    the one column `risk`. `expected_ml` is the sum of the probabilities. A model of covariates alone has no volumes.
+    `risk` and `death` are cumulative incidences at the model's horizon, `risk_low` and `risk_high` their 95 % limits
+    where the model knows them, `risk_12m` at 12 months; a yes/no end point has the one column `risk`. `expected_ml` is
+    the sum of the probabilities. A model of covariates alone has no volumes.
     """
     names = ["case_id", "visit", "site", "status", "reason", "notes"]
     names += ["tumour_ml"] if spec.settings.channels else []
     names += [f"{region}_{what}" for region in spec.settings.region_names for what in REGION_COLUMNS]
     months = [edge for edge in spec.model.edges_months if not math.isinf(edge)]
     for cause in spec.causes:
-        names += [SHORT[cause], *(f"{SHORT[cause]}_{edge:g}m" for edge in months)]
+        limits = [f"{SHORT[cause]}_{side}" for side in ("low", "high")] if not spec.settings.channels else []
+        names += [SHORT[cause], *limits, *(f"{SHORT[cause]}_{edge:g}m" for edge in months)]
     return names
 
 
@@ -48,6 +50,9 @@ def finished_row(record: CaseRecord, read_outs: Mapping[str, Any]) -> dict[str, 
     if risk is not None:
         for cause, by_month in risk["incidence"].items():
             row[SHORT[cause]] = risk["at_horizon"][cause]
+            if "interval" in risk:
+                low, high = risk["interval"]["at_horizon"][cause]
+                row |= {f"{SHORT[cause]}_low": low, f"{SHORT[cause]}_high": high}
             row |= {f"{SHORT[cause]}_{m:g}m": p for m, p in zip(risk["months"], by_month, strict=True) if m is not None}
     return row
 

@@ -27,6 +27,7 @@ class OutcomeHead(nn.Module):
     """
 
     baseline: nn.Parameter | None
+    covariance: Tensor | None
 
     def __init__(self, spec: ModelSpec, *, features: int, read_outs: int) -> None:
         super().__init__()
@@ -45,6 +46,9 @@ class OutcomeHead(nn.Module):
         for layer in (self.linear, self.risk):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        count = spec.causes * coefficients + self.linear.weight.numel()
+        # Of the parameters of a model without images, whose hidden layer says nothing; 0 where nobody knows.
+        self.register_buffer("covariance", torch.zeros(count, count) if features == 0 else None)
 
     @torch.no_grad()
     def start_from(self, months: Tensor, event: Tensor) -> None:
@@ -58,6 +62,18 @@ class OutcomeHead(nn.Module):
             with torch.enable_grad():
                 start = self.time.start(months, event)
             self.baseline.copy_(start)
+
+    def parameters_alone(self) -> Tensor:
+        """The parameters that `covariance` is of: baseline, then effects of covariates; Q."""
+        parts = [] if self.baseline is None else [self.baseline.flatten()]
+        return torch.cat([*parts, self.linear.weight.flatten()]).detach()
+
+    def outputs_alone(self, parameters: Tensor, clinical: Tensor) -> Tensor:
+        """Outputs B J K of a model without images at other parameters, Q, from what it knows of patients, B 2 P."""
+        split = 0 if self.baseline is None else self.baseline.numel()
+        baseline = None if self.baseline is None else parameters[:split].reshape(self.baseline.shape)
+        effects = clinical.to(parameters) @ parameters[split:].reshape(self.linear.weight.shape).T
+        return self.time.outputs(baseline, effects.reshape(len(effects), self.time.causes, -1))
 
     def clinical(self, read_outs: Tensor, covariates: Tensor, covariates_known: Tensor) -> Tensor:
         """What the head knows besides features: the one place where volumes and covariates enter.

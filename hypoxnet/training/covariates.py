@@ -28,9 +28,9 @@ from hypoxnet.errors import ConfigError
 from hypoxnet.models.build import build_model
 from hypoxnet.models.heads import OutcomeHead
 from hypoxnet.survival.time_models.base import LEVEL_PRECISION, SHAPE_PRECISION, TimeModel
+from hypoxnet.survival.uncertainty import parameter_covariance
 from hypoxnet.training.run import FittedModel, TrainingSetup, model_spec
-from hypoxnet.transforms.covariates import encode_table, table_of
-from hypoxnet.transforms.prepare import flags_of
+from hypoxnet.transforms.prepare import covariate_inputs
 from hypoxnet.transforms.settings import PrepareSettings
 
 log = logging.getLogger(__name__)
@@ -124,9 +124,8 @@ class Effects:
 
 def covariate_columns(records: Sequence[CaseRecord], settings: PrepareSettings) -> tuple[Tensor, Tensor]:
     """What `prepare` makes of the covariates, for a whole cohort at once: values and flags, N P, float64."""
-    table = table_of([record.covariates for record in records], settings.covariates)
-    values, known = encode_table(table, settings.terms, patients=len(records))
-    return torch.from_numpy(values), torch.from_numpy(flags_of(known, settings))
+    values, flags = covariate_inputs([record.covariates for record in records], settings)
+    return torch.from_numpy(values), torch.from_numpy(flags)
 
 
 def cohort_of(records: Sequence[CaseRecord], settings: PrepareSettings) -> Cohort:
@@ -198,8 +197,14 @@ class _Problem:
         return np.zeros((self.time.causes, len(self.time.effect), self.cohort.columns.shape[1]))
 
     def __call__(self, flat: Array) -> tuple[float, Array]:
-        causes, split = self.time.causes, self.time.causes * len(self.time.basis)
         parameters = torch.from_numpy(flat.copy()).requires_grad_(True)
+        value = self.penalised(parameters)
+        (gradient,) = torch.autograd.grad(value, parameters)
+        return float(value.detach()), gradient.numpy()
+
+    def penalised(self, parameters: Tensor) -> Tensor:
+        """Mean loss and penalty at parameters: baseline, then weights; Q."""
+        causes, split = self.time.causes, self.time.causes * len(self.time.basis)
         baseline = parameters[:split].reshape(causes, -1) if split else None
         weights = parameters[split:].reshape(causes, len(self.time.effect), -1)
         value = held_out_loss(self.cohort, self.time, baseline, weights)
@@ -208,15 +213,28 @@ class _Problem:
             precision = torch.full((baseline.shape[1],), SHAPE_PRECISION, dtype=torch.float64)
             precision[0] = LEVEL_PRECISION
             penalty = penalty + (precision * baseline.square()).sum()
-        value = value + 0.5 * penalty / max(1, len(self.cohort))
-        (gradient,) = torch.autograd.grad(value, parameters)
-        return float(value.detach()), gradient.numpy()
+        return value + 0.5 * penalty / max(1, len(self.cohort))
 
 
 def held_out_loss(cohort: Cohort, time: TimeModel, baseline: Tensor | None, weights: Tensor) -> Tensor:
     """Mean loss of patients under given effects."""
     effects = torch.einsum("np,jrp->njr", cohort.columns, weights)
     return time.loss(time.outputs(baseline, effects), cohort.months, cohort.event, torch.ones(len(cohort)))
+
+
+def effects_covariance(effects: Effects, cohort: Cohort, time: TimeModel) -> Tensor | None:
+    """Covariance of the fitted parameters, baseline then weights, Q Q; None for a model without a fitted baseline.
+
+    Args:
+        effects: The fit.
+        cohort: The training patients.
+        time: The outcome model.
+    """
+    if not effects.baseline.size:
+        return None
+    problem = _Problem(cohort, time, torch.tensor(effects.ridge, dtype=torch.float64))
+    flat = torch.from_numpy(np.concatenate([effects.baseline.ravel(), effects.weights.ravel()]))
+    return parameter_covariance(lambda parameters: len(cohort) * problem.penalised(parameters), flat)
 
 
 def choose_ridge(cohort: Cohort, time: TimeModel, options: RidgeOptions) -> tuple[float, ...]:
@@ -329,6 +347,20 @@ def into_head(effects: Effects, cohort: Cohort, head: OutcomeHead) -> None:
         head.baseline.copy_(torch.from_numpy(effects.baseline))
     columns = effects.weights.shape[2]
     head.linear.weight[:, :columns] = torch.from_numpy(effects.weights).flatten(0, 1).to(head.linear.weight)
+    _keep_covariance(effects_covariance(effects, cohort, head.time), effects, head)
     each = torch.einsum("np,jrp->njr", cohort.columns, torch.from_numpy(effects.weights))
     baseline = torch.from_numpy(effects.baseline) if effects.baseline.size else None
     head.time.set_baseline(head.time.outputs(baseline, each), cohort.months, cohort.event)
+
+
+def _keep_covariance(covariance: Tensor | None, effects: Effects, head: OutcomeHead) -> None:
+    """The covariance among all parameters of the head; those of columns that were not fitted have none."""
+    assert head.covariance is not None
+    if covariance is None:
+        return
+    level, columns = effects.baseline.size, head.linear.weight.shape[1]
+    rows = torch.arange(effects.weights.shape[0] * effects.weights.shape[1])
+    fitted = level + rows[:, None] * columns + torch.arange(effects.weights.shape[2])
+    index = torch.cat([torch.arange(level), fitted.flatten()])
+    head.covariance.zero_()
+    head.covariance[index[:, None], index] = covariance.to(head.covariance)

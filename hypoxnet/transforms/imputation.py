@@ -14,7 +14,9 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ Known = NDArray[np.bool_]
 # In patients: weight of the identity against the sample's covariance. Two columns that few patients have together
 # would otherwise be perfectly correlated.
 PRIOR_PATIENTS = 5.0
+ENOUGH_PATIENTS = 5_000
 ITERATIONS = 200
 TOLERANCE = 1e-8
 
@@ -40,6 +43,26 @@ class JointNormal:
 
     mean: tuple[float, ...]
     covariance: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> JointNormal:
+        """From plain values, whose tuples were lists.
+
+        Raises:
+            TypeError: A key is unknown or missing.
+        """
+        values = dict(content)
+        covariance = tuple(tuple(float(value) for value in row) for row in values.pop("covariance"))
+        return cls(tuple(float(value) for value in values.pop("mean")), covariance, **values)
+
+    def is_of(self, columns: int) -> bool:
+        """Whether it is a distribution of so many columns."""
+        rows = {len(row) for row in self.covariance}
+        if len(self.mean) != columns or len(self.covariance) != columns or rows - {columns}:
+            return False
+        covariance = np.array(self.covariance).reshape(columns, columns)
+        symmetric = bool(np.allclose(covariance, covariance.T)) and bool(np.isfinite(self.mean).all())
+        return symmetric and bool((np.linalg.eigvalsh(covariance) > 0).all())
 
     def complete(self, values: Array, known: Known) -> Array:
         """Each missing value replaced by its conditional mean.
@@ -68,6 +91,9 @@ def fit_joint_normal(values: Array, known: Known) -> JointNormal:
         known: N P.
     """
     values, known = np.asarray(values, dtype=np.float64), np.asarray(known, dtype=bool)
+    # Every so many of a large cohort: the estimate hardly moves, and each pass looks at all of them.
+    every = max(1, len(values) // ENOUGH_PATIENTS)
+    values, known = values[::every], known[::every]
     patients, columns = values.shape
     counts = known.sum(axis=0)
     mean = np.where(known, values, 0.0).sum(axis=0) / np.maximum(counts, 1)

@@ -18,7 +18,7 @@ from hypoxnet.errors import CaseError
 from hypoxnet.geometry import Grid
 from hypoxnet.images import Volume, read_channel, read_mask
 from hypoxnet.maps.reference_region import reference_value
-from hypoxnet.transforms.covariates import encode
+from hypoxnet.transforms.covariates import encode_table, table_of
 from hypoxnet.transforms.normalise import intensity_transform
 from hypoxnet.transforms.plausible import implausible
 from hypoxnet.transforms.settings import PrepareSettings
@@ -255,25 +255,32 @@ def _outcome(record: CaseRecord) -> dict[str, Tensor]:
 
 
 def _covariates(record: CaseRecord, settings: PrepareSettings) -> dict[str, Tensor]:
-    values, known = covariate_inputs(record.covariates, settings)
+    values, flags = covariate_inputs([record.covariates], settings)
     return {
-        "covariates": torch.tensor(values, dtype=torch.float32),
-        "covariates_known": torch.tensor(known, dtype=torch.float32),
+        "covariates": torch.tensor(values[0], dtype=torch.float32),
+        "covariates_known": torch.tensor(flags[0], dtype=torch.float32),
     }
 
 
 def covariate_inputs(
-    covariates: Mapping[str, float], settings: PrepareSettings
+    patients: Sequence[Mapping[str, float]], settings: PrepareSettings
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What the model is told of a patient's covariates: values and flags, P each."""
-    values, known = encode(covariates, settings.terms)
-    return values, flags_of(known, settings)
+    """What the model is told of the covariates of some patients.
 
+    With `missing="indicator"` the flags say what is known; otherwise every flag is 1. A flag of its own is often a code
+    of the hospital, which asked for one test and not for another, and what it is worth there it is not worth elsewhere.
 
-def flags_of(known: NDArray[np.float64], settings: PrepareSettings) -> NDArray[np.float64]:
-    """The flags that the model reads, of those that say what is known.
+    Args:
+        patients: B mappings of covariate to value; missing ones are not in them.
+        settings: How covariates become columns.
 
-    With `missing="mean"` every flag is 1. A flag of its own is often a code of the hospital, which asked for one test
-    and not for another, and what it is worth there it is not worth elsewhere.
+    Returns:
+        Values and flags, B P each.
     """
-    return known if settings.missing == "indicator" else np.ones_like(known)
+    table = table_of(patients, settings.covariates)
+    values, known = encode_table(table, settings.terms, patients=len(patients))
+    if settings.missing == "indicator":
+        return values, known
+    if settings.joint is not None:
+        values = settings.joint.complete(values, known > 0)
+    return values, np.ones_like(known)

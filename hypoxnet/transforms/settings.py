@@ -11,6 +11,7 @@ from typing import Any
 
 from hypoxnet.errors import BundleError
 from hypoxnet.transforms.covariates import CovariateTerm
+from hypoxnet.transforms.imputation import JointNormal
 
 # Raise it when prepare gives other numbers for the same settings: old cache entries are then made anew.
 VERSION = 2
@@ -73,8 +74,10 @@ class PrepareSettings:
         inside_tumour: Regions are scored and predicted inside the tumour contour only, where there is one.
         terms: Covariates and how they become columns, in the order of the network's inputs.
         edges_months: Right edges of the outcome's intervals; (inf,) for a yes/no end point.
-        missing: What the model is told of a covariate that is not known: `mean` that the patient is like the mean of
-            the training patients, `indicator` that it is not known.
+        missing: What the model is told of a covariate that is not known: `conditional` what is to be expected from the
+            known ones, `mean` that the patient is like the mean of the training patients, `indicator` that it is not
+            known.
+        joint: How the columns of the training patients hang together; needed by `conditional`.
     """
 
     channels: tuple[str, ...]
@@ -89,6 +92,7 @@ class PrepareSettings:
     terms: tuple[CovariateTerm, ...]
     edges_months: tuple[float, ...]
     missing: str = "mean"
+    joint: JointNormal | None = None
 
     @property
     def region_names(self) -> tuple[str, ...]:
@@ -116,7 +120,7 @@ class PrepareSettings:
         """The inverse of `to_json`.
 
         Raises:
-            BundleError: Written by a version that prepared differently.
+            BundleError: Written by a version that prepared differently, or changed by hand.
             TypeError: A key is unknown or missing.
         """
         values = dict(content)
@@ -129,10 +133,17 @@ class PrepareSettings:
         values["norms"] = tuple(ChannelNorm(**norm) for norm in values["norms"])
         values["regions"] = tuple(Region(region["name"], tuple(region["masks"])) for region in values["regions"])
         values["terms"] = tuple(CovariateTerm.from_json(term) for term in values["terms"])
+        values["joint"] = JointNormal.from_json(values["joint"]) if values.get("joint") else None
         values["threshold"] = ThresholdLabel(**values["threshold"]) if values["threshold"] else None
         values["edges_months"] = tuple(inf if edge is None else float(edge) for edge in values["edges_months"])
         frozen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**frozen)
+        settings = cls(**frozen)
+        if settings.joint is not None and not settings.joint.is_of(len(settings.covariate_columns)):
+            raise BundleError(
+                f"the preparation settings complete {len(settings.joint.mean)} columns of covariates and have "
+                f"{len(settings.covariate_columns)}, or their covariance is none; train again"
+            )
+        return settings
 
     def digest(self) -> str:
         """A name for these settings that changes with any of them."""

@@ -80,7 +80,7 @@ def test_the_bundle_says_how_covariates_are_read(run):
     spec, (weights,) = read_bundle(run / "bundle")
     assert spec.settings.covariates == ("age", "sex", "hpv", "t_stage", "gtv_ml", "subsite")
     assert (spec.settings.channels, spec.settings.regions, spec.model.backbone.backbone) == ((), (), "none")
-    assert sum(tensor.numel() for tensor in weights.values()) < 1000
+    assert sum(tensor.numel() for tensor in weights.values()) < 3000
     card = (run / "bundle" / "docs" / "README.md").read_text()
     assert "covariates alone, without images" in card
     metadata = json.loads((run / "bundle" / "configs" / "metadata.json").read_text())
@@ -108,9 +108,13 @@ def test_a_case_tells_what_adds_to_its_risk_and_what_was_missing(run, tmp_path):
     failure = "locoregional failure"
     added = said["LARGE"]["risk"]["contributions"][failure]
     assert added["gtv_ml"] > 0.2
-    assert {name: value for name, value in added.items() if name != "gtv_ml"} == dict.fromkeys(
-        ("age", "sex", "hpv", "t_stage", "subsite"), 0.0
-    )
+    # The others are drawn independently of the volume: little is to be expected of them from it.
+    assert all(abs(value) < 0.15 for name, value in added.items() if name != "gtv_ml")
+    assert all(abs(value) < 0.1 for value in said["MEAN"]["risk"]["contributions"][failure].values())
+    low, high = said["LARGE"]["risk"]["interval"]["at_horizon"][failure]
+    assert low < said["LARGE"]["risk"]["at_horizon"][failure] < high
+    narrow, wide = said["MEAN"]["risk"]["interval"]["at_horizon"][failure]
+    assert high - low > wide - narrow
     risks = {key: content["risk"]["at_horizon"][failure] for key, content in said.items()}
     assert risks["LARGE"] > risks["MEAN"]
     months, incidence = said["MEAN"]["risk"]["months"], said["MEAN"]["risk"]["incidence"][failure]

@@ -138,7 +138,7 @@ def test_the_head_says_what_was_fitted(tiny_training, tmp_path, kind):
     seen = ((cohort.event == 1) & (cohort.months <= 24.0)).double().mean()
     assert float(incidence[:, 0, 0].mean()) == pytest.approx(float(seen), abs=0.08)
     # What the loader of a network would make of the same patients.
-    assert values[3].tolist() == covariate_inputs(records[3].covariates, settings)[0].tolist()
+    assert values[3].tolist() == covariate_inputs([records[3].covariates], settings)[0][0].tolist()
 
 
 def test_flags_are_columns_only_when_asked_for(tiny_training, tmp_path):

@@ -107,9 +107,9 @@ def settings_with(settings, **changes):
 def test_what_is_missing_is_told_only_when_asked_for(tiny_settings):
     told = settings_with(tiny_settings, missing="indicator")
     silent = settings_with(tiny_settings, missing="mean")
-    assert [part.tolist() for part in covariate_inputs({}, told)] == [[0.0], [0.0]]
-    assert [part.tolist() for part in covariate_inputs({}, silent)] == [[0.0], [1.0]]
-    assert [part.tolist() for part in covariate_inputs({"age": 68.0}, silent)] == [[1.0], [1.0]]
+    assert [part[0].tolist() for part in covariate_inputs([{}], told)] == [[0.0], [0.0]]
+    assert [part[0].tolist() for part in covariate_inputs([{}], silent)] == [[0.0], [1.0]]
+    assert [part[0].tolist() for part in covariate_inputs([{"age": 68.0}], silent)] == [[1.0], [1.0]]
 
 
 def test_settings_with_every_kind_of_term_survive_json(tiny_settings):

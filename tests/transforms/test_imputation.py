@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import multivariate_normal
 
+from hypoxnet.errors import BundleError
+from hypoxnet.transforms.covariates import CovariateTerm
 from hypoxnet.transforms.imputation import JointNormal, fit_joint_normal
+from hypoxnet.transforms.prepare import covariate_inputs
+from hypoxnet.transforms.settings import PrepareSettings
+
+HPV = CovariateTerm("hpv", "linear", (0.5,), (0.5,), 0.0, 1.0)
 
 TRUE = np.array([[1.0, 0.6, -0.3], [0.6, 1.0, 0.0], [-0.3, 0.0, 1.0]])
 
@@ -69,3 +77,26 @@ def test_a_patient_of_whom_nothing_is_known_is_an_average_one() -> None:
     fitted = fit_joint_normal(*some_missing(300))
     completed = fitted.complete(np.full((1, 3), np.nan), np.zeros((1, 3), bool))
     assert completed[0] == pytest.approx(np.array(fitted.mean))
+
+
+@pytest.mark.parametrize(
+    "covariance", [((1.0,),), ((1.0, 2.0), (2.0, 1.0)), ((1.0, 0.5), (0.1, 1.0)), ((1.0,), (1.0,))]
+)
+def test_what_is_no_covariance_of_two_columns_is_seen(covariance: tuple[tuple[float, ...], ...]) -> None:
+    assert JointNormal((0.0, 0.0), ((1.0, 0.5), (0.5, 1.0))).is_of(2)
+    assert not JointNormal((0.0, 0.0), covariance).is_of(2)
+
+
+def test_a_cohort_of_which_something_is_missing_is_completed_alike_alone_and_together(tiny_settings: object) -> None:
+    terms = (CovariateTerm("age", "linear", (60.0,), (8.0,), 40.0, 80.0), HPV)
+    joint = JointNormal((0.0, 0.0), ((1.0, -0.4), (-0.4, 1.0)))
+    settings = replace(tiny_settings, terms=terms, missing="conditional", joint=joint)
+    patients = [{"age": 68.0}, {"hpv": 1.0}, {}]
+    values, flags = covariate_inputs(patients, settings)
+    assert values[0].tolist() == pytest.approx([1.0, -0.4])
+    assert (flags == 1.0).all()
+    for row, patient in enumerate(patients):
+        assert covariate_inputs([patient], settings)[0][0].tolist() == values[row].tolist()
+    assert PrepareSettings.from_json(settings.to_json()) == settings
+    with pytest.raises(BundleError, match="complete 1 columns of covariates and have 2"):
+        PrepareSettings.from_json(replace(settings, joint=JointNormal((0.0,), ((1.0,),))).to_json())
