@@ -24,7 +24,8 @@ from hypoxnet.inference.predictor import Predictor, load_predictor
 from hypoxnet.inference.run import run_inference
 from hypoxnet.jobs.scoring import Baselines, score_case
 from hypoxnet.metrics.bootstrap import bootstrap
-from hypoxnet.metrics.evaluate import CaseScore, Evaluator
+from hypoxnet.metrics.evaluate import Evaluator
+from hypoxnet.metrics.scores import CaseScore
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "nothing": (),

@@ -188,7 +188,7 @@ class Prediction:
         incidence: Cause to cumulative incidence at each of `months`; empty when the model has no outcome head.
         months: Right edges of the intervals; (inf,) for a yes/no end point.
         read_outs: Everything else that goes into the JSON of the case (volumes in mL, channels present, repairs).
-        attribution: Channel to what it adds to the risk, i j k, float32, log-odds per mL; empty unless it was asked for.
+        attribution: Channel to what it adds to the risk, i j k, float32, log-odds per mL; empty unless asked for.
     """
 
     key: str

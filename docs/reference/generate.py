@@ -5,7 +5,7 @@ from pathlib import Path
 from hypoxnet.describe import groups_of, settings_of
 from hypoxnet.jobs.config import InferJobConfig, TrainJobConfig
 from hypoxnet.maps.registry import KINDS
-from hypoxnet.quantities import COVARIATES, MASKS, QUANTITIES, RAW_SERIES
+from hypoxnet.quantities import COVARIATES, MASKS, QUANTITIES, RAW_SERIES, READ_OUTS, Covariate
 
 HERE = Path(__file__).parent
 
@@ -33,13 +33,23 @@ def settings_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def enters(covariate: Covariate) -> str:
+    """How a model reads a covariate."""
+    if covariate.kind == "log":
+        return f"log({covariate.offset:g} + value)" if covariate.offset else "log(value)"
+    return {"category": "a column per level", "ordinal": "equal steps"}.get(covariate.kind, "as it is")
+
+
 def quantities_page() -> str:
     """Every channel, mask and covariate."""
     channels = [
         (f"`{q.name}`", q.meaning, q.unit, "any" if q.is_arbitrary else f"{q.low:g} to {q.high:g}", q.source)
         for q in QUANTITIES.values()
     ]
-    covariates = [(f"`{c.name}`", c.meaning, c.unit, f"{c.low:g} to {c.high:g}") for c in COVARIATES.values()]
+    covariates = [
+        (f"`{c.name}`", c.meaning, c.unit, f"{c.low:g} to {c.high:g}", enters(c)) for c in COVARIATES.values()
+    ]
+    read_outs = [(f"`{c.name}`", c.meaning, c.unit, enters(c)) for c in READ_OUTS.values()]
     parts = [
         "# Quantities",
         "A voxel value means nothing without its quantity: channels are named by it, and values outside the plausible "
@@ -52,8 +62,11 @@ def quantities_page() -> str:
         "Maps are made of them before training and inference, see [how to](../how-to/maps.md).",
         table(("name", "meaning"), [(f"`{name}`", meaning) for name, meaning in RAW_SERIES.items()]),
         "## Covariates",
-        table(("name", "meaning", "unit", "plausible"), covariates),
+        table(("name", "meaning", "unit", "plausible", "enters"), covariates),
         "Others: `x_NAME`, any number.",
+        "## Read-outs",
+        "Numbers of an image inside the tumour contour, measured when `data.covariates` names them.",
+        table(("name", "meaning", "unit", "enters"), read_outs),
     ]
     return "\n\n".join(parts) + "\n"
 

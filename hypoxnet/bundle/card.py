@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hypoxnet.bundle.checklists import CHECKLISTS, read_checklist
 from hypoxnet.bundle.schema import INTENDED_USE, BundleSpec
-from hypoxnet.quantities import COVARIATES, quantity
+from hypoxnet.quantities import covariate, quantity
+from hypoxnet.transforms.covariates import level_name
+
+MISSING = {
+    "conditional": "it counts as what is to be expected from the known ones",
+    "mean": "it counts as the mean of the training patients",
+    "indicator": "the model is told",
+}
 
 
 def model_card(spec: BundleSpec) -> str:
@@ -15,18 +23,26 @@ def model_card(spec: BundleSpec) -> str:
         f"# {spec.name}",
         f"**{INTENDED_USE[0].upper()}{INTENDED_USE[1:]}.**",
         _what(spec),
-        "## Inputs\n\n" + _table(("channel", "meaning", "unit", "plausible range"), _channel_rows(spec)),
-        "A channel that was not measured may be missing; the network is told. "
-        f"Cases are resampled to {_times(spec.model.spacing_mm)} mm. "
-        f"Tumour contour: union of {', '.join(spec.settings.tumour)}.",
+        "## Inputs",
     ]
+    if spec.settings.channels:
+        sections += [
+            _table(("channel", "meaning", "unit", "plausible range"), _channel_rows(spec)),
+            "A channel that was not measured may be missing; the network is told. "
+            f"Cases are resampled to {_times(spec.model.spacing_mm)} mm. "
+            f"Tumour contour: union of {', '.join(spec.settings.tumour)}.",
+        ]
     if spec.settings.covariates:
-        sections.append(_table(("covariate", "meaning", "unit"), _covariate_rows(spec)))
+        sections += [
+            _table(("covariate", "meaning", "unit", "training patients"), _covariate_rows(spec)),
+            f"A covariate that is not known may be missing: {MISSING[spec.settings.missing]}.",
+        ]
     sections += [
         "## Outputs\n\n" + _outputs(spec),
         "## Trained on\n\n" + _table(("what", "count"), _flat(spec.cohort)),
         "## Figures on withheld patients\n\n" + _figures(spec.metrics),
         "## Limits\n\n" + _limits(spec),
+        "## Reporting\n\n" + _reporting(),
         "## Provenance\n\n" + _table(("what", "value"), _flat(spec.provenance)),
         "## How to apply it\n\n```bash\npython3 infer.py bundle=THIS_FOLDER manifest=cohort.csv output=DIR\n```",
     ]
@@ -34,6 +50,9 @@ def model_card(spec: BundleSpec) -> str:
 
 
 def _what(spec: BundleSpec) -> str:
+    if not spec.settings.channels:
+        members = f"{spec.members} models, averaged" if spec.members > 1 else "One model"
+        return f"{members} of covariates alone, without images. Version {spec.version}."
     members = f"{spec.members} networks, averaged" if spec.members > 1 else "One network"
     return (
         f"{members} (backbone `{spec.model.backbone.backbone}`, window {_times(spec.settings.window)} voxels). "
@@ -53,9 +72,9 @@ def _outputs(spec: BundleSpec) -> str:
 
 
 def _limits(spec: BundleSpec) -> str:
+    images = "scanners, tracers' uptake times, reconstructions and " if spec.settings.channels else ""
     lines = [
-        "- Other scanners, tracers' uptake times, reconstructions and sites than those of the training cohort are "
-        "untested.",
+        f"- Other {images}sites than those of the training cohort are untested.",
         "- Figures are of the cohort above; their intervals are in the table.",
     ]
     if spec.settings.inside_tumour:
@@ -65,6 +84,11 @@ def _limits(spec: BundleSpec) -> str:
     if spec.causes:
         lines.append("- Risks are those of patients treated like the training cohort.")
     return "\n".join(lines)
+
+
+def _reporting() -> str:
+    filled = "`checklists.md` of the training run is filled as far as a run can know:"
+    return "\n".join([filled, "", *(f"- {read_checklist(name).describe()}" for name in CHECKLISTS)])
 
 
 def _figures(metrics: Mapping[str, Any]) -> str:
@@ -90,9 +114,12 @@ def _channel_rows(spec: BundleSpec) -> Iterator[tuple[str, ...]]:
 
 
 def _covariate_rows(spec: BundleSpec) -> Iterator[tuple[str, ...]]:
-    for name in spec.settings.covariates:
-        known = COVARIATES.get(name)
-        yield f"`{name}`", known.meaning if known else "free covariate", known.unit if known else ""
+    for term in spec.settings.terms:
+        known = covariate(term.name)
+        seen = f"{term.low:.4g} to {term.high:.4g}"
+        if term.kind == "category":
+            seen = ", ".join(level_name(term.name, level) for level in term.levels)
+        yield f"`{term.name}`", known.meaning, known.unit, seen
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, ...]]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from hypoxnet.errors import ConfigError
 
+EXPLANATIONS = ("integrated_gradients", "ablation")
+
 
 @dataclass
 class InferenceConfig:
@@ -18,6 +20,8 @@ class InferenceConfig:
         threshold: Probability at and above which a voxel belongs to a region; null takes the bundle's.
         device: `auto`, `cpu`, `cuda`, `cuda:1` ...
         recompute: Predict finished cases again.
+        explain: Write where the risk comes from: a map per channel, and parts in the JSON of the case.
+        explain_by: `integrated_gradients`, whose parts add up, or `ablation`, which leaves each part out in turn.
     """
 
     overlap: float | None = None
@@ -26,10 +30,16 @@ class InferenceConfig:
     threshold: float | None = None
     device: str = "auto"
     recompute: bool = False
+    explain: bool = False
+    explain_by: str = EXPLANATIONS[0]
 
     def __post_init__(self) -> None:
         if self.windows_per_batch < 1:
             raise ConfigError(f"inference.windows_per_batch is {self.windows_per_batch}, it must be at least 1")
+        if self.explain_by not in EXPLANATIONS:
+            raise ConfigError(
+                f"inference.explain_by is {self.explain_by!r}, it must be one of {', '.join(EXPLANATIONS)}"
+            )
 
     def chosen(self) -> dict[str, float | bool]:
         """What overrides the bundle: the settings among overlap, mirror and threshold that are not null.

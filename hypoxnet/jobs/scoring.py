@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hypoxnet.hypoxia.volumes import volume_ml
 from hypoxnet.images import read_grid, read_mask
 from hypoxnet.inference.read_outs import tumour_on
 from hypoxnet.inference.writing import read_prediction
+from hypoxnet.jobs.scoring_outcome import fit_references, reference_risks, risk_details, with_volume
 from hypoxnet.metrics.baselines import (
     CONVENTIONAL_SHARE,
     UptakeThreshold,
@@ -26,7 +27,8 @@ from hypoxnet.metrics.baselines import (
     read_uptake,
     true_region,
 )
-from hypoxnet.metrics.evaluate import CaseScore
+from hypoxnet.metrics.reference_models import ReferenceModel
+from hypoxnet.metrics.scores import CaseScore
 from hypoxnet.metrics.segmentation import dice, score_region
 from hypoxnet.transforms.settings import PrepareSettings
 
@@ -39,6 +41,7 @@ class Baselines:
 
     threshold: UptakeThreshold | None
     volume: VolumeModel | None
+    references: Mapping[str, ReferenceModel] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """For `metrics.json`."""
@@ -47,19 +50,58 @@ class Baselines:
             "outcome": None
             if self.volume is None
             else f"{self.volume.kind} on log GTV volume, {self.volume.coefficient:+.3f} per log mL",
+            "clinical": self.references["clinical"].describe() if "clinical" in self.references else None,
         }
 
 
 def fit_baselines(records: Sequence[CaseRecord], settings: PrepareSettings) -> Baselines:
     """Fit the baselines on training cases, and on nothing else."""
-    volumes, outcomes = [], []
+    volumes, outcomes, known, patients = [], [], [], []
     for record in {record.case_id: record for record in reversed(records)}.values():
         tumour_ml = _tumour_ml(record, settings)
         if record.outcome is not None and tumour_ml:
             volumes.append(tumour_ml)
             outcomes.append(record.outcome)
+            known.append(record)
+            patients.append(with_volume(record, tumour_ml))
     model = fit_volume_model(volumes, outcomes) if outcomes else None
-    return Baselines(choose_threshold(records, settings), model)
+    return Baselines(choose_threshold(records, settings), model, fit_references(known, patients))
+
+
+def fit_volume_baseline(records: Sequence[CaseRecord]) -> VolumeModel | None:
+    """The baseline of a model of covariates alone: the volume in the manifest, where the patients have one."""
+    patients = {record.case_id: record for record in reversed(records)}.values()
+    both = [
+        (record.covariates["gtv_ml"], record.outcome)
+        for record in patients
+        if record.outcome is not None and "gtv_ml" in record.covariates
+    ]
+    return fit_volume_model([volume for volume, _ in both], [outcome for _, outcome in both]) if both else None
+
+
+def score_without_image(
+    record: CaseRecord, at_horizon: Sequence[float], volume: VolumeModel | None, *, fold: int | None
+) -> CaseScore:
+    """Score a case of a model of covariates alone.
+
+    Args:
+        record: The withheld case with its truth.
+        at_horizon: Incidence of each cause at the horizon.
+        volume: The baseline, fitted on the training cases.
+        fold: Which fold withheld it.
+    """
+    tumour_ml = record.covariates.get("gtv_ml")
+    return CaseScore(
+        key=record.key,
+        patient=record.case_id,
+        site=record.site,
+        fold=fold,
+        tumour_ml=tumour_ml,
+        risk=at_horizon[0],
+        death=at_horizon[1] if len(at_horizon) > 1 else None,
+        outcome=record.outcome,
+        volume_risk=volume.risk(tumour_ml) if volume and tumour_ml else None,
+    )
 
 
 def _tumour_ml(record: CaseRecord, settings: PrepareSettings) -> float | None:
@@ -106,6 +148,8 @@ def score_case(
     at_horizon = said["risk"]["at_horizon"] if said["risk"] else {}
     has_truth = settings.region_names[0] in regions
     conventional = _conventional(baselines, settings)
+    details = risk_details(said)
+    months = details["curve"].months if details else ()
     return CaseScore(
         key=record.key,
         patient=record.case_id,
@@ -119,6 +163,8 @@ def score_case(
         death=at_horizon.get(CAUSES[1]),
         outcome=record.outcome,
         volume_risk=baselines.volume.risk(tumour_ml) if baselines.volume and tumour_ml else None,
+        references=reference_risks(baselines.references, with_volume(record, tumour_ml), months) if details else {},
+        **details,
     )
 
 
@@ -174,9 +220,22 @@ def _row(score: CaseScore) -> dict[str, Any]:
         "risk": _cell(score.risk),
         "death": _cell(score.death),
         "volume_risk": _cell(score.volume_risk),
+        **_outcome_cells(score),
         "event": "" if outcome is None else outcome.event,
         "months": "" if outcome is None or outcome.months is None else outcome.months,
     }
+
+
+def _outcome_cells(score: CaseScore) -> dict[str, Any]:
+    """Interval, curve, baselines and contributions, where the model gives them."""
+    cells: dict[str, Any] = {}
+    if score.risk_interval is not None:
+        cells |= {"risk_low": _cell(score.risk_interval[0]), "risk_high": _cell(score.risk_interval[1])}
+    if score.curve is not None:
+        at = [month for month in score.curve.months if month < float("inf")]
+        cells |= {f"risk_{month:g}m": _cell(float(score.curve.failure_at(month))) for month in at}
+    cells |= {f"{name}_baseline": _cell(said.score) for name, said in score.references.items()}
+    return cells | {f"contribution_{name}": _cell(value) for name, value in score.contributions.items()}
 
 
 def _cell(value: float | None) -> float | str:

@@ -116,7 +116,9 @@ class HypoxNet(nn.Module):
             B (1 + 2 K), detached: the outcome may not deform the contour through its volume.
         """
         probability = probability.detach().float()
-        return self.volumes(probability, self.pooling_mask(torch.logit(probability[:, :1], eps=1e-6), tumour, tumour_known))
+        return self.volumes(
+            probability, self.pooling_mask(torch.logit(probability[:, :1], eps=1e-6), tumour, tumour_known)
+        )
 
     def volumes(self, probability: Tensor, mask: Tensor) -> Tensor:
         """`read_outs` inside a pooling mask, B 1 D H W, and with a gradient."""

@@ -1,11 +1,8 @@
-"""The report's drawings, each as an image inside the page."""
+"""The report's drawings of training, contours and volumes, each as an image inside the page."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -15,27 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from hypoxnet.cases import FAILURE
-from hypoxnet.metrics.survival import risk_groups
+from hypoxnet.report.drawing import BLUE, GREY, ORANGE, PREDICTION, STYLE, TRUTH, TUMOUR, png, svg
 from hypoxnet.report.gallery import PLANES, GalleryCase
-from hypoxnet.survival.estimators import kaplan_meier, numbers_at_risk
-
-# Colours that stay apart for colour-blind readers (Okabe and Ito).
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
-TRUTH, PREDICTION, TUMOUR = "#009E73", "#D55E00", "#56B4E9"
-STYLE: Any = {
-    "font.size": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "svg.fonttype": "path",
-    # Without it the names of clip paths are drawn at random, and the same run gives another file.
-    "svg.hashsalt": "hypoxnet",
-}
-MONTH_STEP = 12.0
-SHOWN_MONTHS = 60.0
 
 
 def learning_curves(histories: Mapping[str, pd.DataFrame]) -> str:
@@ -60,7 +38,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> str:
         if any("validation/total" in history for history in histories.values()):
             handles.append(Line2D([], [], color=ORANGE, label="validation"))
         figure.axes[0].legend(handles=handles, frameon=False)
-        return _svg(figure)
+        return svg(figure)
 
 
 def volumes(predicted: NDArray[np.float64], true: NDArray[np.float64], region: str) -> str:
@@ -89,56 +67,7 @@ def volumes(predicted: NDArray[np.float64], true: NDArray[np.float64], region: s
         ):
             right.axhline(level, color=ORANGE, lw=1.0, ls=style)
         right.set(title="Bland-Altman", xlabel="mean of both, mL", ylabel="predicted - true, mL")
-        return _svg(figure)
-
-
-def risk_curves(risk: NDArray[np.float64], months: NDArray[np.float64], event: NDArray[np.int64]) -> str:
-    """Kaplan-Meier of freedom from locoregional failure in the two halves of predicted risk, with numbers at risk."""
-    groups = risk_groups(risk, 2)
-    names = [f"lower risk (n = {len(groups[0])})", f"higher risk (n = {len(groups[-1])})"]
-    last = min(SHOWN_MONTHS, float(np.ceil(months.max() / MONTH_STEP) * MONTH_STEP))
-    times = np.arange(0.0, last + 1.0, MONTH_STEP)
-    with rc_context(STYLE):
-        figure = Figure(figsize=(5.4, 4.1), layout="constrained")
-        axes, table = figure.subplots(2, 1, height_ratios=[5, 1], sharex=True)
-        for group, name, colour in zip(groups, names, (BLUE, ORANGE), strict=True):
-            curve = kaplan_meier(months[group], event[group], cause=FAILURE)
-            axes.step(curve.months, curve.value, where="post", color=colour, label=name)
-            axes.fill_between(curve.months, curve.low, curve.high, step="post", color=colour, alpha=0.15, lw=0)
-        axes.set(ylim=(0, 1.02), xlim=(0, last), ylabel="free of locoregional failure", title="By predicted risk")
-        axes.legend(frameon=False, loc="lower left")
-        axes.tick_params(labelbottom=True)
-        for row, (group, colour) in enumerate(zip(groups, (BLUE, ORANGE), strict=True)):
-            for time, count in zip(times, numbers_at_risk(months[group], times.tolist()), strict=True):
-                table.text(time, 1 - row, str(count), color=colour, ha="center", va="center")
-        table.set(ylim=(-0.6, 1.6), xticks=times, xlabel="months (below: patients at risk)", yticks=[])
-        table.spines[["left", "bottom"]].set_visible(False)
-        table.tick_params(length=0, labelbottom=False)
-        return _svg(figure)
-
-
-def calibration(groups: Sequence[Mapping[str, Any]], *, horizon: float | None) -> str:
-    """Observed against predicted incidence in groups of increasing risk."""
-    predicted = [group["predicted"] for group in groups]
-    observed = [group["observed"] for group in groups]
-    with rc_context(STYLE):
-        figure = Figure(figsize=(4.3, 4.1), layout="constrained")
-        axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=GREY, lw=0.8)
-        for x, figures in zip(predicted, observed, strict=True):
-            if figures["low"] is not None:
-                axes.plot([x, x], [figures["low"], figures["high"]], color=BLUE, lw=1.2)
-        axes.plot(predicted, [figures["value"] for figures in observed], "o-", color=BLUE, ms=5, lw=0.8)
-        when = "" if horizon is None else f" by {horizon:g} months"
-        axes.set(
-            title="Calibration",
-            xlabel=f"predicted share failing{when}",
-            ylabel=f"observed share failing{when}",
-            xlim=(0, 1),
-            ylim=(0, 1),
-            aspect=1,
-        )
-        return _svg(figure)
+        return svg(figure)
 
 
 def gallery_picture(case: GalleryCase) -> str:
@@ -164,7 +93,7 @@ def gallery_picture(case: GalleryCase) -> str:
                 va="center",
                 transform=panels[row][0].transAxes,
             )
-        return _png(figure)
+        return png(figure)
 
 
 def _panel(axes: Axes, case: GalleryCase, plane: str, channel: int) -> None:
@@ -185,16 +114,3 @@ def _panel(axes: Axes, case: GalleryCase, plane: str, channel: int) -> None:
         if mask is not None and mask.any() and not mask.all():
             axes.contour(mask, levels=[0.5], colors=[colour], linewidths=[width])
     axes.set_axis_off()
-
-
-def _svg(figure: Figure) -> str:
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    text = stream.getvalue()
-    return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
-
-
-def _png(figure: Figure) -> str:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=130, facecolor=figure.get_facecolor())
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -40,6 +40,8 @@ Array = NDArray[np.float64]
 # The inner cross-validation of a larger cohort looks at this many patients: the best strength, as a sum over patients,
 # hardly depends on their number, and there it hardly matters.
 INNER_PATIENTS = 2_000
+# From here on one dealing is as good as several: with forty failures the best strength changes tenfold with the folds.
+ONE_DEALING = 1_000
 # Losses of patients left out are compared, not reported: they need no more digits than this gives.
 INNER_TOLERANCE = 1e-5
 
@@ -52,12 +54,14 @@ class RidgeOptions:
         strengths: Candidates, as a precision of the effect of a column with a standard deviation of 1; in the unit of
             the likelihood's curvature, which is about one per event.
         inner_folds: Folds of the inner cross-validation.
+        inner_repeats: How often patients are dealt into folds anew; a cohort with a thousand patients is dealt once.
         one_standard_error: Take the strongest ridge within one standard error of the best rather than the best.
         seed: Seed of the inner folds.
     """
 
     strengths: Sequence[float] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
     inner_folds: int = 5
+    inner_repeats: int = 5
     one_standard_error: bool = False
     seed: int = 0
 
@@ -74,10 +78,10 @@ class RidgeOptions:
                 f"model.options has {unknown[0]}, a model of covariates knows {', '.join(cls.__dataclass_fields__)}"
             )
         chosen = cls(**options)
-        if not chosen.strengths or min(chosen.strengths) <= 0 or chosen.inner_folds < 2:
+        if not chosen.strengths or min(chosen.strengths) <= 0 or chosen.inner_folds < 2 or chosen.inner_repeats < 1:
             raise ConfigError(
-                f"model.options.strengths is {list(chosen.strengths)} and inner_folds {chosen.inner_folds}; the first "
-                "must be above 0, the second at least 2"
+                f"model.options.strengths is {list(chosen.strengths)}, inner_folds {chosen.inner_folds} and inner_repeats "
+                f"{chosen.inner_repeats}; strengths must be above 0, folds at least 2, repeats at least 1"
             )
         return replace(chosen, strengths=tuple(sorted(float(value) for value in chosen.strengths)))
 
@@ -248,37 +252,36 @@ def choose_ridge(cohort: Cohort, time: TimeModel, options: RidgeOptions) -> tupl
     Returns:
         One per cause; the strongest candidate for a cause that fewer than two patients met.
     """
-    folds = inner_folds(cohort, options)
+    parts = inner_parts(cohort, options)
     strongest, middle = options.strengths[-1], options.strengths[len(options.strengths) // 2]
     counts = [int((cohort.event == cause + 1).sum()) for cause in range(time.causes)]
     ridge = [middle if count >= 2 else strongest for count in counts]
     starts: dict[int, Effects | None] = {}
     for cause, count in enumerate(counts):
-        if count < 2 or len(folds) < 2:
+        if count < 2 or not parts:
             continue
         losses = []
         for strength in reversed(options.strengths):
             ridge[cause] = strength
-            losses.append([_left_out(cohort, time, folds, number, ridge, starts) for number in range(len(folds))])
-        ridge[cause] = _best(np.array(losses)[::-1], options, weights=np.array([len(fold) for fold in folds]))
+            losses.append([_left_out(cohort, time, part, ridge, starts, number) for number, part in enumerate(parts)])
+        ridge[cause] = _best(np.array(losses)[::-1], options, weights=np.array([len(part.left_out) for part in parts]))
     return tuple(ridge)
 
 
 def _left_out(
     cohort: Cohort,
     time: TimeModel,
-    folds: Sequence[NDArray[np.int64]],
-    number: int,
+    part: InnerPart,
     ridge: Sequence[float],
     starts: dict[int, Effects | None],
+    number: int,
 ) -> float:
     """Mean loss of a fold under the model of the others; fits go on from those of the last strength."""
-    rest = np.concatenate([fold for other, fold in enumerate(folds) if other != number])
-    fitted = fit_effects(cohort.of(rest), time, ridge, starts.get(number), tolerance=INNER_TOLERANCE)
+    fitted = fit_effects(cohort.of(part.fitted), time, ridge, starts.get(number), tolerance=INNER_TOLERANCE)
     starts[number] = fitted
     baseline = torch.from_numpy(fitted.baseline) if fitted.baseline.size else None
     with torch.no_grad():
-        return float(held_out_loss(cohort.of(folds[number]), time, baseline, torch.from_numpy(fitted.weights)))
+        return float(held_out_loss(cohort.of(part.left_out), time, baseline, torch.from_numpy(fitted.weights)))
 
 
 def _best(losses: Array, options: RidgeOptions, *, weights: NDArray[np.int64]) -> float:
@@ -286,19 +289,36 @@ def _best(losses: Array, options: RidgeOptions, *, weights: NDArray[np.int64]) -
     means = np.average(losses, axis=1, weights=weights)
     best = int(means.argmin())
     if options.one_standard_error:
-        error = float(losses[best].std(ddof=1) / math.sqrt(losses.shape[1]))
+        # Repeats look at the same patients again, and make the error no smaller.
+        error = float(losses[best].std(ddof=1) / math.sqrt(min(options.inner_folds, losses.shape[1])))
         best = max(index for index, mean in enumerate(means) if mean <= means[best] + error)
     return float(options.strengths[best])
 
 
-def inner_folds(cohort: Cohort, options: RidgeOptions) -> list[NDArray[np.int64]]:
-    """Patients dealt into folds, event by event, at most `INNER_PATIENTS` of them; fewer folds where few failed."""
+@dataclass(frozen=True, slots=True)
+class InnerPart:
+    """Who is fitted and who is left out in one fold of the inner cross-validation, as places in the cohort."""
+
+    fitted: NDArray[np.int64]
+    left_out: NDArray[np.int64]
+
+
+def inner_parts(cohort: Cohort, options: RidgeOptions) -> list[InnerPart]:
+    """Patients dealt into folds, event by event, at most `INNER_PATIENTS` of them and small cohorts several times.
+
+    Fewer folds where few failed, none where fewer than two did.
+    """
     generator = np.random.default_rng(options.seed)
     event = cohort.event.numpy()
-    chosen = generator.permutation(len(event))[:INNER_PATIENTS]
-    order = chosen[np.argsort(event[chosen], kind="stable")]
-    count = min(options.inner_folds, int((event[order] == FAILURE).sum()))
-    return [np.sort(order[part::count]) for part in range(count)] if count >= 2 else [np.sort(order)]
+    parts = []
+    for _ in range(options.inner_repeats if len(event) < ONE_DEALING else 1):
+        chosen = generator.permutation(len(event))[:INNER_PATIENTS]
+        order = chosen[np.argsort(event[chosen], kind="stable")]
+        count = min(options.inner_folds, int((event[order] == FAILURE).sum()))
+        folds = [np.sort(order[number::count]) for number in range(count)] if count >= 2 else []
+        for number, fold in enumerate(folds):
+            parts.append(InnerPart(np.concatenate([f for other, f in enumerate(folds) if other != number]), fold))
+    return parts
 
 
 def fit_covariates(split: Split, settings: PrepareSettings, setup: TrainingSetup) -> FittedModel:

@@ -21,7 +21,7 @@ from hypoxnet.jobs.train import run_training_job
 from hypoxnet.models.config import ModelConfig
 
 ROOT = Path(__file__).parents[2]
-QUICK = ModelConfig(backbone="none", options={"strengths": [3.0, 30.0], "inner_folds": 2})
+QUICK = ModelConfig(backbone="none", options={"strengths": [3.0, 30.0], "inner_folds": 2, "inner_repeats": 1})
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_the_volume_is_measured_where_only_the_contour_is_given(make_case, tmp_p
 
 def test_the_command_line_trains_on_covariates_alone(cohort, tmp_path):
     command = [sys.executable, "train.py", "model=covariates", f"data.manifest={cohort}", f"output={tmp_path / 'run'}"]
-    command += ["bootstrap=5", "model.options.inner_folds=2"]
+    command += ["bootstrap=5", "model.options.inner_folds=2", "model.options.inner_repeats=1"]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
     )
