@@ -48,9 +48,45 @@ def harrell_c(risk: Array, months: Array | None, event: Events) -> float | None:
     """
     if months is None:
         return auc_at(risk, None, event, month=0.0)
+    return _share(_harrell_pairs(risk, months, event))
+
+
+def harrell_c_within(risk: Array, months: Array | None, event: Events, strata: Sequence[int] | Events) -> float | None:
+    """Harrell's concordance among patients of the same stratum, all strata together.
+
+    Folds that withhold a hospital each have a model with a level of its own: a hospital where more fail is predicted by
+    a model of the others, where fewer do. Pairs across folds compare levels; pairs within compare patients.
+
+    Args:
+        risk: B, larger is worse.
+        months: B, or None.
+        event: B.
+        strata: B, for example the fold that withheld the patient.
+
+    Example:
+        >>> risk, event = np.array([0.9, 0.1, 0.3, 0.2]), np.array([1, 0, 1, 0])
+        >>> harrell_c_within(risk, np.array([5.0, 10.0, 5.0, 10.0]), event, [0, 0, 1, 1])
+        1.0
+    """
+    codes = np.asarray(strata)
+    pairs = np.zeros(2)
+    for stratum in np.unique(codes):
+        own = codes == stratum
+        if months is None:
+            failed = int((event[own] == FAILURE).sum())
+            count = failed * (int(own.sum()) - failed)
+            auc = auc_at(risk[own], None, event[own], month=0.0)
+            pairs += (0.0, 0.0) if auc is None else (auc * count, count)
+        else:
+            pairs += _harrell_pairs(risk[own], months[own], event[own])
+    return _share((float(pairs[0]), float(pairs[1])))
+
+
+def _harrell_pairs(risk: Array, months: Array, event: Events) -> tuple[float, float]:
+    """Concordant pairs, ties of risk as halves, and all that can be compared."""
     failed = event == FAILURE
     place = np.where(event == DEATH, np.inf, _after_failures(months, event))
-    return _share(concordant_and_all(_side(place, risk, failed), _side(place, risk, np.ones(len(risk)))))
+    return concordant_and_all(_side(place, risk, failed), _side(place, risk, np.ones(len(risk))))
 
 
 def uno_c(risk: Array, months: Array, event: Events, *, until: float) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hypoxnet.cases import FAILURE
 from hypoxnet.metrics.benefit import decision_curve, discrimination_improvement, reclassification
 from hypoxnet.metrics.bootstrap import Figure, Index, bootstrap
 from hypoxnet.metrics.brier import brier_at, brier_without_model, integrated_brier
@@ -21,7 +22,7 @@ from hypoxnet.metrics.calibration import (
     observed_over_expected,
     risk_groups,
 )
-from hypoxnet.metrics.discrimination import auc_at, harrell_c, uno_c
+from hypoxnet.metrics.discrimination import auc_at, harrell_c, harrell_c_within, uno_c
 from hypoxnet.metrics.ipcw import failed_by
 from hypoxnet.metrics.outcome_cohort import (
     Array,
@@ -79,7 +80,10 @@ class OutcomeEvaluator:
         clinical = content["baselines"].get("clinical")
         if clinical:
             content["clinical_c_index"] = clinical["c_index"]
+            if "c_index_within" in clinical:
+                content["clinical_c_index_within"] = clinical["c_index_within"]
             content["c_index_above_clinical"] = clinical["c_index_difference"]
+        content["by_site"] = self._by_site()
         content["decision"] = self._decision()
         content["reclassification"] = self._reclassification()
         if cohort.months is not None:
@@ -119,6 +123,11 @@ class OutcomeEvaluator:
         """The figures that are taken of the model and of each baseline alike."""
         score, month = said.score, self.horizon
         content = {"c_index": self._figure(cohort, lambda m, e, i: harrell_c(score[i], m, e))}
+        folds = np.array([-1 if one.fold is None else one.fold for one in cohort.scores])
+        if len(set(folds.tolist())) > 1:
+            content["c_index_within"] = self._figure(
+                cohort, lambda m, e, i: harrell_c_within(score[i], m, e, folds[i]), at_most=at_most
+            )
         if cohort.months is not None:
             until = float(cohort.months.max())
             content["uno_c"] = self._figure(
@@ -152,6 +161,22 @@ class OutcomeEvaluator:
             "volume_c_index": self._figure(cohort, lambda m, e, i: harrell_c(volume[i], m, e)),
             "c_index_difference": self._figure(cohort, difference_of(harrell_c, cohort.risk, volume)),
         }
+
+    def _by_site(self) -> dict[str, Any]:
+        """Order of the patients of each hospital; empty for one hospital."""
+        sites = sorted({score.site for score in self.cohort.scores})
+        if len(sites) < 2:
+            return {}
+        rows = {}
+        for site in sites:
+            rows[site or "not named"] = self._of_site(site)
+        return rows
+
+    def _of_site(self, site: str) -> dict[str, Any]:
+        cohort = self.cohort.where(lambda score: score.site == site)
+        risk, failures = cohort.risk, int((cohort.event == FAILURE).sum())
+        c_index = self._figure(cohort, lambda m, e, i: harrell_c(risk[i], m, e), at_most=SLOW_RESAMPLINGS)
+        return {"patients": len(cohort.scores), "failures": failures, "c_index": c_index}
 
     def _baseline_names(self) -> list[str]:
         return list(dict.fromkeys(name for score in self.cohort.scores for name in score.references))

@@ -88,6 +88,11 @@ def outcome_rows(outcome: Mapping[str, Any]) -> Iterator[Row]:
         interval(outcome["c_index"]),
         "; ".join(_baselines(outcome, "c_index") or [f"log GTV volume {interval(outcome['volume_c_index'])}"]),
     )
+    if "c_index_within" in outcome:
+        yield _row(outcome, "c_index_within", "C-index within folds", "pairs that the same model was asked about")
+    for site, room in outcome.get("by_site", {}).items():
+        counts = f"{room['patients']} patients, {room['failures']} failures"
+        yield Row(f"C-index, {site}", counts, interval(room["c_index"]))
     yield Row("C-index above volume", "difference, same patients", interval(outcome["c_index_difference"]))
     if "c_index_above_clinical" in outcome:
         yield Row(

@@ -47,9 +47,7 @@ def test_uptake_is_read_on_the_image_s_own_grid(record):
     assert measure("FMISO_SUVMAX", record, primary) == pytest.approx(6.0)
     assert measure("FMISO_TMRMAX", record, primary) == pytest.approx(6.0)
     assert measure("FMISO_TBRMAX", record, primary) == pytest.approx(3.0)
-    assert measure("FMISO_SUVMEAN", record, primary) == pytest.approx(
-        (189 * 1.1 + 26 * 3.0 + 6.0) / 216
-    )
+    assert measure("FMISO_SUVMEAN", record, primary) == pytest.approx((189 * 1.1 + 26 * 3.0 + 6.0) / 216)
     assert 1.1 < measure("FMISO_SUVPEAK", record, primary) < 6.0
 
 

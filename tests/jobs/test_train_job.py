@@ -108,7 +108,9 @@ def test_the_bundle_of_a_run_says_what_it_was_trained_on_and_reached(config):
 def test_a_finished_run_only_writes_its_report_again(config):
     run_training_job(config)
     run = Path(config.output)
-    before = {name: (run / name).stat().st_mtime_ns for name in files(run) - {"report.html", "checklists.md", "run.log"}}
+    before = {
+        name: (run / name).stat().st_mtime_ns for name in files(run) - {"report.html", "checklists.md", "run.log"}
+    }
     (run / "report.html").unlink()
     assert run_training_job(config) == 0
     assert (run / "report.html").is_file()

@@ -13,7 +13,14 @@ from sksurv.util import Surv
 from tied_cohorts import ROWS, arrays, events_first
 from torchsurv.metrics.cindex import ConcordanceIndex
 
-from hypoxnet.metrics.discrimination import auc_at, auc_over_time, discrimination_slope, harrell_c, uno_c
+from hypoxnet.metrics.discrimination import (
+    auc_at,
+    auc_over_time,
+    discrimination_slope,
+    harrell_c,
+    harrell_c_within,
+    uno_c,
+)
 from hypoxnet.metrics.pairs import Side, by_halves, by_table
 from hypoxnet.survival.estimators import still_followed
 
@@ -182,3 +189,24 @@ def test_a_horizon_beyond_the_follow_up_has_no_auc():
     risk, months, event = np.array([0.9, 0.5, 0.1]), np.array([5.0, 9.0, 12.0]), np.array([1, 2, 0])
     assert auc_at(risk, months, event, month=12.0) == 1.0
     assert auc_at(risk, months, event, month=13.0) is None
+
+
+def test_concordance_within_folds_does_not_compare_their_levels():
+    generator = np.random.default_rng(2)
+    fold = np.repeat([0, 1], 60)
+    score = generator.normal(size=120)
+    months = generator.exponential(20 * np.exp(-score - 1.5 * fold))
+    event = (generator.random(120) < 0.7).astype(int)
+    # A model of the other hospital: right about who is worse, wrong about the level.
+    risk = score - 3.0 * fold
+    own = [harrell_c(risk[fold == f], months[fold == f], event[fold == f]) for f in (0, 1)]
+    within = harrell_c_within(risk, months, event, fold)
+    assert min(own) <= within <= max(own)
+    assert harrell_c(risk, months, event) < within - 0.1
+
+
+def test_one_fold_is_the_plain_concordance():
+    risk, months, event = np.array([0.3, 0.2, 0.9]), np.array([5.0, 4.0, 9.0]), np.array([1, 1, 2])
+    assert harrell_c_within(risk, months, event, [7, 7, 7]) == harrell_c(risk, months, event)
+    assert harrell_c_within(risk, None, event, [7, 7, 7]) == harrell_c(risk, None, event)
+    assert harrell_c_within(risk, months, event, [0, 1, 2]) is None

@@ -24,7 +24,7 @@ from hypoxnet.training.covariates import (
     covariate_columns,
     fit_covariates,
     fit_effects,
-    inner_folds,
+    inner_parts,
 )
 from hypoxnet.transforms.prepare import covariate_inputs
 
@@ -103,8 +103,13 @@ def test_one_standard_error_never_chooses_a_weaker_ridge():
 
 def test_inner_folds_hold_each_patient_once_and_share_the_failures():
     cohort = simulated(200)
-    folds = inner_folds(cohort, RidgeOptions())
+    parts = inner_parts(cohort, RidgeOptions(inner_repeats=2))
+    assert len(parts) == 10
+    for part in parts:
+        assert sorted([*part.fitted, *part.left_out]) == list(range(200))
+    folds = [part.left_out for part in parts[:5]]
     assert sorted(np.concatenate(folds).tolist()) == list(range(200))
+    assert sorted(parts[5].left_out) != sorted(folds[0])
     failures = [int((cohort.event[torch.from_numpy(fold)] == 1).sum()) for fold in folds]
     assert max(failures) - min(failures) <= 1
 
