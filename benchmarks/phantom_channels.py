@@ -18,18 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from hypoxnet.cases import CaseRecord
+from hypoxnet.data.cache import default_cache_folder
 from hypoxnet.data.manifest import read_manifest
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import Predictor, load_predictor
 from hypoxnet.inference.run import run_inference
+from hypoxnet.jobs.derive import MapCache
 from hypoxnet.jobs.scoring import Baselines, score_case
+from hypoxnet.maps.config import MapsConfig
 from hypoxnet.metrics.bootstrap import bootstrap
 from hypoxnet.metrics.evaluate import Evaluator
 from hypoxnet.metrics.scores import CaseScore
+from hypoxnet.quantities import HYPOXIA_TRACERS
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "nothing": (),
-    "hypoxia PET": ("FMISO_SUV", "FAZA_SUV", "HX4_SUV"),
+    "hypoxia PET": tuple(f"{tracer}_{kind}" for tracer in HYPOXIA_TRACERS for kind in ("SUV", "TMR", "TBR")),
     "FDG PET": ("FDG_SUV",),
     "T1W and T2W": ("T1W", "T2W"),
     "R2*": ("R2STAR",),
@@ -70,7 +74,10 @@ def main() -> int:
     withheld = {record.key for record in read_manifest(options.run / "manifest.csv")}
     records = [record for record in read_manifest(options.manifest) if record.key in withheld]
     predictor = load_predictor(options.run / "bundle", InferenceConfig())
-    region = predictor.spec.settings.region_names[0]
+    spec = predictor.spec
+    ratios = MapCache(default_cache_folder() / "maps", MapsConfig.from_json(spec.maps), spec.settings.channels)
+    records = [ratios.complete(record) for record in records]
+    region = spec.settings.region_names[0]
     report: dict[str, Any] = {"withheld": len(records), "without": {}}
     whole: dict[str, CaseScore] = {}
     for number, (group, names) in enumerate(GROUPS.items()):

@@ -28,6 +28,8 @@ class OutcomeConfig:
         horizon_months: Month at which risk is reported and scored.
         pool: `contour` pools inside the tumour contour where a case has one and inside the predicted region
             otherwise; `prediction` always pools inside the first predicted region.
+        volumes: The head also reads the volumes of tumour and regions, and the regions' fractions; false leaves it the
+            pooled features and covariates, to see what the image says besides size.
         hidden: Width of the hidden layer.
         dropout: Share of the inputs of the hidden layer that is dropped in training.
         baseline_df: Coefficients of the smooth baseline over time, the constant included; more than there are intervals
@@ -45,6 +47,7 @@ class OutcomeConfig:
     edges_months: list[float] = field(default_factory=lambda: [6.0, 12.0, 18.0, 24.0, 36.0, 48.0, 60.0])
     horizon_months: float = 24.0
     pool: str = "contour"
+    volumes: bool = True
     hidden: int = 8
     dropout: float = 0.5
     baseline_df: int = 4

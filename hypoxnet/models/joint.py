@@ -51,7 +51,7 @@ class HypoxNet(nn.Module):
         self.spec = spec
         self.backbone = backbone
         features = 0 if backbone is None else sum(backbone.pooled_features)
-        read_outs = 0 if backbone is None else 1 + 2 * spec.regions
+        read_outs = 1 + 2 * spec.regions if backbone is not None and spec.outcome.volumes else 0
         self.head = OutcomeHead(spec, features=features, read_outs=read_outs) if spec.outcome.enabled else None
 
     @property
@@ -113,7 +113,8 @@ class HypoxNet(nn.Module):
             tumour_known: B.
 
         Returns:
-            B (1 + 2 K), detached: the outcome may not deform the contour through its volume.
+            B (1 + 2 K), or B 0 where the head reads none; detached: the outcome may not deform the contour through its
+            volume.
         """
         probability = probability.detach().float()
         return self.volumes(
@@ -121,7 +122,9 @@ class HypoxNet(nn.Module):
         )
 
     def volumes(self, probability: Tensor, mask: Tensor) -> Tensor:
-        """`read_outs` inside a pooling mask, B 1 D H W, and with a gradient."""
+        """`read_outs` inside a pooling mask, B 1 D H W, and with a gradient; none where the head reads no volumes."""
+        if not self.spec.outcome.volumes:
+            return probability.new_zeros((len(probability), 0))
         inside = probability * mask if self.spec.outcome.pool == "contour" else probability
         tumour_ml = mask.sum(dim=(2, 3, 4)) * self.spec.voxel_ml
         region_ml = inside.sum(dim=(2, 3, 4)) * self.spec.voxel_ml

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -146,3 +147,15 @@ def test_a_backbone_that_refuses_its_options_is_one_sentence():
 def test_an_unknown_backbone_is_one_sentence():
     with pytest.raises(ConfigError, match="resnet99"):
         network(ModelConfig(backbone="resnet99"))
+
+
+@pytest.mark.parametrize("volumes", [True, False])
+def test_size_reaches_the_outcome_only_where_the_head_reads_volumes(volumes):
+    outcomes = []
+    for spacing in ((2.0, 2.0, 2.0), (4.0, 4.0, 4.0)):
+        model = network(SMALL["folded"], outcome=OutcomeConfig(volumes=volumes, dropout=0.0)).eval()
+        torch.nn.init.ones_(model.head.risk.weight)
+        torch.nn.init.ones_(model.head.linear.weight)
+        model.spec = replace(model.spec, spacing_mm=spacing)
+        outcomes.append(model(**inputs()).hazards.detach())
+    assert torch.equal(*outcomes) != volumes
