@@ -95,7 +95,7 @@ class DataConfig:
         window: Voxels of the window that the network sees in training and inference.
         tumour: Mask columns whose union is the tumour.
         covariates: Covariates of the outcome head, in order, measured read-outs such as `FMISO_TMRMAX` among them; null
-            takes every one that at least half of the training patients have, an empty list none.
+            takes every one that at least a quarter of the training patients have, an empty list none.
         missing_covariates: What stands for a covariate that is not known: `conditional` what is to be expected from
             the patient's known ones, `mean` the mean of the training patients, `indicator` that mean with a flag
             beside it that the model may read; a flag is often a code of the hospital.

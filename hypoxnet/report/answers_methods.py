@@ -137,7 +137,7 @@ def predictor_choice(run: RunFacts) -> str:
     """Who chose the inputs."""
     chosen = run.config["data"]
     channels = "by the configuration" if chosen["channels"] else "all that the training cases have"
-    covariates = "all that at least half of the training patients have"
+    covariates = "all that at least a quarter of the training patients have"
     if chosen["covariates"] is not None:
         covariates = "by the configuration"
     images = "" if run.alone else f"Channels: {channels}. "

@@ -51,6 +51,10 @@ class TrainingConfig:
         seed: Seed of initial weights, sampling and augmentation.
         validate_every: Epochs between validations, when there are validation cases.
         augment: Switch of the augmentation.
+        start: Bundle whose weights training begins with; layers of another name or shape are drawn and named in the
+            log. Its patients must not be withheld now.
+        freeze: `backbone` trains the outcome head alone, on features as they are; empty trains everything.
+        choose: Which part of the validation loss chooses the epoch: `total`, `dice`, `cross_entropy` or `outcome`.
     """
 
     epochs: int = 30
@@ -71,10 +75,17 @@ class TrainingConfig:
     seed: int = 0
     validate_every: int = 5
     augment: bool = True
+    start: str = ""
+    freeze: str = ""
+    choose: str = "total"
 
     def __post_init__(self) -> None:
         if self.schedule not in {"cosine", "polynomial"}:
             raise ConfigError(f"training.schedule is {self.schedule!r}, it must be cosine or polynomial")
+        if self.freeze not in {"", "backbone"}:
+            raise ConfigError(f"training.freeze is {self.freeze!r}, it must be backbone or empty")
+        if self.choose not in {"total", "dice", "cross_entropy", "outcome"}:
+            raise ConfigError(f"training.choose is {self.choose!r}, it must be total, dice, cross_entropy or outcome")
         for name in ("epochs", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"training.{name} is {getattr(self, name)}, it must be at least 1")

@@ -80,7 +80,7 @@ class RidgeOptions:
         chosen = cls(**options)
         if not chosen.strengths or min(chosen.strengths) <= 0 or chosen.inner_folds < 2 or chosen.inner_repeats < 1:
             raise ConfigError(
-                f"model.options.strengths is {list(chosen.strengths)}, inner_folds {chosen.inner_folds} and inner_repeats "
+                f"model.options.strengths is {list(chosen.strengths)}, inner_folds {chosen.inner_folds}, inner_repeats "
                 f"{chosen.inner_repeats}; strengths must be above 0, folds at least 2, repeats at least 1"
             )
         return replace(chosen, strengths=tuple(sorted(float(value) for value in chosen.strengths)))

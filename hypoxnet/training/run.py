@@ -30,6 +30,7 @@ from hypoxnet.quantities import quantity
 from hypoxnet.survival.time_models.bank import RiskSetBank
 from hypoxnet.training.config import TrackingConfig, TrainingConfig
 from hypoxnet.training.module import Augmentation, HypoxModule
+from hypoxnet.training.start import freeze, start_from_bundle
 from hypoxnet.training.tracking import History, build_logger
 from hypoxnet.transforms.augment import augment
 from hypoxnet.transforms.config import AugmentConfig
@@ -94,6 +95,7 @@ def fit(split: Split, settings: PrepareSettings, setup: TrainingSetup, folder: P
     )
     module = build_module(spec, settings, setup, total_steps=training.epochs * cohort.steps_per_epoch)
     start_from_cohort(module.model, split)
+    _begin(module, training)
     trainer = build_trainer(setup, folder, name=name, validates=bool(split.validation))
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
@@ -110,6 +112,16 @@ def fit(split: Split, settings: PrepareSettings, setup: TrainingSetup, folder: P
         keep_baseline(module.exported, split, settings, setup, trainer.strategy.root_device)
     weights = {key: value.detach().cpu().contiguous() for key, value in module.exported.state_dict().items()}
     return FittedModel(spec, weights, seconds=float(last_epoch["seconds"]), steps=int(last_epoch["global_step"]))
+
+
+def _begin(module: HypoxModule, training: TrainingConfig) -> None:
+    """Weights of another training, and what stays frozen; the moving average begins with the same."""
+    if training.start:
+        start_from_bundle(module.model, Path(training.start).expanduser())
+        if module.average is not None:
+            module.average.module.load_state_dict(module.model.state_dict())
+    if training.freeze:
+        freeze(module.model)
 
 
 def model_spec(settings: PrepareSettings, setup: TrainingSetup) -> ModelSpec:
@@ -180,7 +192,7 @@ def build_trainer(setup: TrainingSetup, folder: Path, *, name: str, validates: b
             ModelCheckpoint(
                 folder / "checkpoints",
                 filename="best",
-                monitor="validation/total",
+                monitor=f"validation/{training.choose}",
                 mode="min",
                 save_top_k=1,
                 enable_version_counter=False,
@@ -256,6 +268,7 @@ def _precision(training: TrainingConfig) -> str:
 def _public(setup: TrainingSetup) -> dict[str, Any]:
     """The settings a tracker may see: no paths, no names of patients."""
     rooms = {room: asdict(getattr(setup, room)) for room in ("augment", "model", "outcome", "loss", "training")}
+    del rooms["training"]["start"]
     rooms["data"] = {key: getattr(setup.data, key) for key in ("channels", "spacing_mm", "window", "covariates")}
     return rooms
 
