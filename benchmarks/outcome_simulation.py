@@ -7,7 +7,7 @@ death that depend on them; follow-up ends between one and six years. In each rep
 fitted on a new cohort with its ridge chosen by inner cross-validation, and judged on patients whose true incidence is
 known:
 
-- calibration slope and intercept: complementary log-log of the true incidence at 24 months against that of the predicted;
+- calibration slope and intercept: complementary log-log of the true incidence at 24 months against the predicted one;
 - C-index of the prediction, and of the true incidence, on the same 4,000 patients with drawn outcomes;
 - coverage: how often the 95 % interval of a predicted incidence holds the true one, over 50 patients;
 - coverage of the patient bootstrap: how often the interval of the C-index on 300 withheld patients holds the C-index of

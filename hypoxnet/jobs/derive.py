@@ -51,14 +51,13 @@ class MapCache:
     def complete(self, record: CaseRecord) -> CaseRecord:
         """The record with the channels that its files give; a channel that has a file of its own keeps it.
 
+        A reference region that gives no ratio is logged, and the case goes on without that channel.
+
         Raises:
-            MapError, CaseError, GeometryError: A series cannot become a map, or a reference region gives no ratio; the
-                message begins with the case.
+            MapError, CaseError, GeometryError: A series cannot become a map; the message begins with the case.
         """
         channels = dict(record.channels)
-        channels |= {
-            ratio.name: make_ratio(record, ratio, self.folder / "ratios") for ratio in ratios_of(record, self.wanted)
-        }
+        channels |= self._ratios(record)
         for name in ORDER:
             kind = KINDS[name]
             if kind.raw_column not in record.raw:
@@ -73,6 +72,16 @@ class MapCache:
         kept = [name for name in extra if not self.wanted or name in self.wanted]
         kept_channels = {name: path for name, path in channels.items() if name in record.channels or name in kept}
         return replace(record, channels=kept_channels, derived=tuple(kept))
+
+    def _ratios(self, record: CaseRecord) -> dict[str, Path]:
+        made = {}
+        for ratio in ratios_of(record, self.wanted):
+            try:
+                made[ratio.name] = make_ratio(record, ratio, self.folder / "ratios")
+            except HypoxNetError as error:
+                # A damaged image is refused where it is read; a region that nobody can use costs this channel only.
+                log.warning("%s; the case goes on without %s", error, ratio.name)
+        return made
 
     def _asked(self, kind: MapKind, settings: Any, record: CaseRecord) -> tuple[str, ...]:
         quantities = kind.quantities(settings)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
 from hypoxnet.errors import ConfigError
@@ -153,12 +154,15 @@ def corrected_p(statistic: float, least_share: float = LEAST_SHARE) -> float:
         >>> round(corrected_p(3.054, 0.1), 3), round(corrected_p(2.829, 0.25), 3)
         (0.05, 0.05)
     """
-    # Below 1 the approximation, made for the tail, turns around.
-    b = max(statistic, 1.0)
-    density = exp(-0.5 * b * b) / sqrt(2 * pi)
     spread = 2 * log((1 - least_share) / least_share)
+
+    def tail(b: float) -> float:
+        return exp(-0.5 * b * b) / sqrt(2 * pi) * (4 / b + (b - 1 / b) * spread)
+
+    # The approximation is made for the tail; towards the middle it turns around, and is held at its top.
+    top = float(minimize_scalar(lambda b: -tail(b), bounds=(1.0, 2.0), method="bounded", options={"xatol": 1e-9}).x)
     one_look = 2 * float(norm.sf(statistic))
-    return min(1.0, max(one_look, 4 * density / b + density * (b - 1 / b) * spread))
+    return min(1.0, max(one_look, tail(max(statistic, top))))
 
 
 def _scores(months: Array, event: Events, cause: int) -> Array:

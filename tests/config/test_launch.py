@@ -72,6 +72,8 @@ CHOICES = [
     if group.is_dir()
     for choice in sorted(group.glob("*.yaml"))
 ]
+# What a choice cannot do without.
+NEEDED = {"split=temporal": ["split.test_from=2018"], "split=external": ["split.test_manifest=other.csv"]}
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -84,4 +86,5 @@ def test_every_choice_of_every_group_composes(choice):
 
     ConfigStore.instance().store(name="train_schema", node=TrainJobConfig)
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        assert isinstance(to_typed(compose("train", [choice, "output=x"]), TrainJobConfig), TrainJobConfig)
+        chosen = [choice, "output=x", *NEEDED.get(choice, [])]
+        assert isinstance(to_typed(compose("train", chosen), TrainJobConfig), TrainJobConfig)

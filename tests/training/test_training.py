@@ -96,7 +96,7 @@ def test_planning_names_what_the_cohort_lacks(phantom_records):
     with pytest.raises(ConfigError, match=r"label\.regions\.n needs the mask AIR, the training cases have"):
         plan_settings(phantom_records, DataConfig(), LabelConfig(regions={"n": ["AIR"]}), **plan)
     label = LabelConfig(kind="threshold", channel="FMISO_SUV", reference_mask="MUSCLE")
-    with pytest.raises(ConfigError, match="the label is a threshold of FMISO_SUV, which is also an input"):
+    with pytest.raises(ConfigError, match="the label is a threshold of FMISO_SUV, and FMISO_SUV is an input"):
         plan_settings(phantom_records, DataConfig(), label, **plan)
     with pytest.raises(ConfigError, match="names overall_time_days, no training case has it"):
         plan_settings(phantom_records, DataConfig(covariates=["overall_time_days"]), LabelConfig(), **plan)
