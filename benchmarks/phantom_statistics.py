@@ -37,7 +37,9 @@ from hypoxnet.survival.estimators import incidence_of_cohort, kaplan_meier
 from hypoxnet.transforms.prepare import onto
 
 HYPOXIA_TRACERS = ("FMISO_SUV", "FAZA_SUV", "HX4_SUV")
-MAPS = ("KTRANS", "ADC", "R2STAR", "DT1", "DR1", "T1", "VE")
+# Before oxygen, as the object has it.
+TUMOUR_T1_S = 1.34
+MAPS = ("KTRANS", "ADC", "R2STAR", "DR1", "T1", "VE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,12 @@ def hazard_ratio(table: pd.DataFrame, covariate: str) -> float | None:
         return None
 
 
+def t1_change_percent(rate_change_per_s: float) -> float:
+    """Change of a tumour's T1 under oxygen for a change of its rate."""
+    added = rate_change_per_s * TUMOUR_T1_S
+    return -100.0 * added / (1.0 + added)
+
+
 def statistics() -> dict[str, Callable[[pd.DataFrame], float | None]]:
     """Name to figure of a table of patients."""
 
@@ -163,7 +171,7 @@ def statistics() -> dict[str, Callable[[pd.DataFrame], float | None]]:
         "ktrans_per_min_median": median("KTRANS"),
         "adc_um2_per_ms_median": median("ADC"),
         "r2star_per_s_median": median("R2STAR"),
-        "dt1_percent_median": median("DT1"),
+        "dt1_percent_median": lambda t: t1_change_percent(float(t["DR1"].median())) if "DR1" in t else None,
         "dr1_per_s_median": median("DR1"),
         "lrc_24_months": controlled(24.0),
         "lrc_60_months": controlled(60.0),

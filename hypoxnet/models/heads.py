@@ -38,7 +38,12 @@ class OutcomeHead(nn.Module):
         self.hidden = nn.Sequential(
             nn.Dropout(spec.outcome.dropout), nn.Linear(features + clinical, spec.outcome.hidden), nn.SiLU()
         )
-        self.linear = nn.Linear(clinical, spec.causes * effects)
+        # torch warns when it draws weights of nothing, as in a head without volumes and covariates.
+        self.linear = (
+            nn.Linear(clinical, spec.causes * effects)
+            if clinical
+            else nn.utils.skip_init(nn.Linear, 0, spec.causes * effects)
+        )
         self.risk = nn.Linear(spec.outcome.hidden, spec.causes * effects)
         self.register_parameter(
             "baseline", nn.Parameter(torch.zeros(spec.causes, coefficients)) if coefficients else None

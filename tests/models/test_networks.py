@@ -159,3 +159,9 @@ def test_size_reaches_the_outcome_only_where_the_head_reads_volumes(volumes):
         model.spec = replace(model.spec, spacing_mm=spacing)
         outcomes.append(model(**inputs()).hazards.detach())
     assert torch.equal(*outcomes) != volumes
+
+
+def test_a_head_that_knows_neither_size_nor_covariates_reads_the_image_alone():
+    model = network(SMALL["folded"], outcome=OutcomeConfig(volumes=False, hidden=4), covariates=0)
+    assert model.head.linear.weight.shape[1] == 0
+    assert torch.isfinite(model(**inputs(covariates=0)).hazards).all()
