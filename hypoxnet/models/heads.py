@@ -6,6 +6,8 @@ baseline, K outputs per cause.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -38,12 +40,10 @@ class OutcomeHead(nn.Module):
         self.hidden = nn.Sequential(
             nn.Dropout(spec.outcome.dropout), nn.Linear(features + clinical, spec.outcome.hidden), nn.SiLU()
         )
-        # torch warns when it draws weights of nothing, as in a head without volumes and covariates.
-        self.linear = (
-            nn.Linear(clinical, spec.causes * effects)
-            if clinical
-            else nn.utils.skip_init(nn.Linear, 0, spec.causes * effects)
-        )
+        with warnings.catch_warnings():
+            # Weights of nothing, of a head without volumes and covariates.
+            warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
+            self.linear = nn.Linear(clinical, spec.causes * effects)
         self.risk = nn.Linear(spec.outcome.hidden, spec.causes * effects)
         self.register_parameter(
             "baseline", nn.Parameter(torch.zeros(spec.causes, coefficients)) if coefficients else None
