@@ -48,7 +48,7 @@ from hypoxnet.metrics.evaluate import Evaluator
 from hypoxnet.metrics.scores import CaseScore
 from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.report.page import write_report
-from hypoxnet.training.covariates import fit_covariates
+from hypoxnet.training.covariates import fit_covariates, refuse_without_failures
 from hypoxnet.training.run import TrainingSetup, fit, refuse_machine
 from hypoxnet.transforms.settings import PrepareSettings
 
@@ -193,6 +193,7 @@ def _plan(
     planned = _planned(records, parts)
     edges = config.outcome.edges_months
     if config.model.backbone == NO_BACKBONE:
+        refuse_without_failures(planned)
         settings = plan_covariates_alone(planned, config.data, edges_months=edges)
     else:
         settings = plan_settings(planned, config.data, config.label, edges_months=edges)

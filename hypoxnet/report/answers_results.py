@@ -70,10 +70,14 @@ def uncertainty(run: RunFacts) -> str:
 
 def clusters(run: RunFacts) -> str:
     """Whether sites were compared."""
-    repeats = run.metrics.get("validation", {}).get("repeats")
-    if repeats:
-        return "Figures by repeat stand in metrics.json, none by site: figures pool the sites."
-    return "Not examined: figures pool the sites."
+    sites = run.metrics.get("outcome", {}).get("by_site", {})
+    if not sites:
+        return "Not examined: figures pool the sites."
+    ranks = "; ".join(
+        f"{name} {interval(room['c_index'])} ({room['patients']} patients, {room['failures']} failures)"
+        for name, room in sites.items()
+    )
+    return f"C-index of failure by site: {ranks}. Other figures pool the sites."
 
 
 def updating(run: RunFacts) -> str:

@@ -119,7 +119,11 @@ def _row(outcome: Mapping[str, Any], key: str, name: str, meaning: str, *, digit
 def _baselines(outcome: Mapping[str, Any], key: str, digits: int = 2) -> list[str]:
     """The same figure of each baseline."""
     rooms = outcome.get("baselines", {})
-    return [f"{BASELINE_WORDS[n]} {interval(room[key], digits)}" for n, room in rooms.items() if key in room]
+    return [
+        f"{BASELINE_WORDS[n]} {interval(room[key], digits)}, {room['patients']} patients"
+        for n, room in rooms.items()
+        if key in room
+    ]
 
 
 def _auc_rows(outcome: Mapping[str, Any], when: str) -> Iterator[Row]:

@@ -102,6 +102,9 @@ def _headline(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         baseline = f"volume alone {interval(outcome['volume_c_index'])}"
         if "clinical_c_index" in outcome:
             baseline = f"{baseline}; with stage and age {interval(outcome['clinical_c_index'])}"
+        fewer = outcome.get("baselines", {}).get("volume", {}).get("patients")
+        if fewer is not None and fewer < metrics["counts"]["outcome_known"]:
+            baseline += f" (of the {fewer} patients whose volume is known)"
         yield "C-index of failure", interval(outcome["c_index"]), baseline
 
 

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 # Fewer times than this show no pattern.
 FEWEST = 8
-# Months. No cohort is followed for 25 years in the median, and no patient for 60 years after radiotherapy.
-LONGEST_MEDIAN, LONGEST = 300.0, 720.0
+# Months. In no cohort is a quarter of the patients followed for 25 years. One long time is a slip of the pen in its own
+# line, not the unit of the column.
+LONGEST_QUARTER = 300.0
 # Whole numbers with a median of 15 years as months, half a year as days.
 COUNTED_MEDIAN = 180.0
 # Months. Times of which none passes a year, and most have decimals, are years: a cohort in months that is this young
@@ -48,7 +49,7 @@ would be 81 and 182 years; divide them by 30.44
 def _days(times: NDArray[np.float64]) -> str | None:
     median, longest = float(np.median(times)), float(times.max())
     whole = bool((times == np.round(times)).all())
-    if not (median > LONGEST_MEDIAN or longest > LONGEST or (whole and median > COUNTED_MEDIAN)):
+    if not (float(np.quantile(times, 0.75)) > LONGEST_QUARTER or (whole and median > COUNTED_MEDIAN)):
         return None
     return (
         f"times look like days, not months: the median is {median:,.0f} and the longest {longest:,.0f}"

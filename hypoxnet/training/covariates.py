@@ -132,20 +132,35 @@ def covariate_columns(records: Sequence[CaseRecord], settings: PrepareSettings) 
     return torch.from_numpy(values), torch.from_numpy(flags)
 
 
+def refuse_without_failures(records: Sequence[CaseRecord]) -> None:
+    """Refuse a cohort that a model of covariates alone cannot learn from.
+
+    Raises:
+        ConfigError: No outcome is known, or nobody failed.
+    """
+    outcomes = [record.outcome for record in records if record.outcome is not None]
+    if not outcomes:
+        raise ConfigError(
+            f"none of the {len(records)} rows for training has an outcome; a model of covariates alone predicts it and "
+            "nothing else: add the columns lrc_months and lrc_event, or failed"
+        )
+    if not any(outcome.event == FAILURE for outcome in outcomes):
+        raise ConfigError(
+            f"none of the {len(outcomes)} training patients with a known outcome failed; a model of covariates alone "
+            "learns from failures: see that lrc_event has 1 for failure and 2 for death without it, or wait for some"
+        )
+
+
 def cohort_of(records: Sequence[CaseRecord], settings: PrepareSettings) -> Cohort:
     """The patients whose outcome is known, each by the first of their visits.
 
     Raises:
         ConfigError: Nobody failed: there is nothing to learn from.
     """
+    refuse_without_failures(records)
     patients = list({record.case_id: record for record in reversed(records) if record.outcome is not None}.values())
     patients.reverse()
     outcomes = [record.outcome for record in patients if record.outcome is not None]
-    if not any(outcome.event == FAILURE for outcome in outcomes):
-        raise ConfigError(
-            f"none of the {len(outcomes)} training patients with a known outcome failed; a model of covariates alone "
-            "learns from failures: give lrc_months and lrc_event, or failed, of more patients"
-        )
     values, known = covariate_columns(patients, settings)
     columns = torch.cat([values, 1.0 - known], dim=1) if settings.missing == "indicator" else values
     months = [math.nan if outcome.months is None else outcome.months for outcome in outcomes]
@@ -346,6 +361,11 @@ def fit_covariates(split: Split, settings: PrepareSettings, setup: TrainingSetup
     model = build_model(spec).eval()
     assert model.head is not None
     ridge = choose_ridge(cohort, model.head.time, options)
+    if len(options.strengths) > 1 and ridge[0] == options.strengths[-1]:
+        log.warning(
+            "the strongest ridge was chosen: in patients left out the covariates say next to nothing of failure, and "
+            "the model predicts nearly the same for everybody; ask for fewer covariates (data.covariates=[...])"
+        )
     effects = fit_effects(cohort, model.head.time, ridge)
     into_head(effects, cohort, model.head)
     log.info(

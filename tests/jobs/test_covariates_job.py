@@ -13,7 +13,7 @@ import pytest
 
 from hypoxnet.bundle.read import read_bundle
 from hypoxnet.data.config import DataConfig, SplitConfig
-from hypoxnet.errors import ManifestError
+from hypoxnet.errors import ConfigError, ManifestError
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.jobs.config import InferJobConfig, TrainJobConfig
 from hypoxnet.jobs.infer import run_inference_job
@@ -188,3 +188,25 @@ def test_a_network_still_asks_for_images(cohort, tmp_path):
     config = TrainJobConfig(output=str(tmp_path / "run"), data=DataConfig(manifest=str(cohort)))
     with pytest.raises(ValueError, match=r"no training case has a channel.*model=covariates"):
         run_training_job(replace(config))
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "sentence"),
+    [
+        ("", "", "none of the 30 rows for training has an outcome"),
+        (",lrc_months,lrc_event", ",{month},0", "none of the 30 training patients with a known outcome failed"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_refused_before_anything_is_written(header, cells, sentence, tmp_path):
+    table = tmp_path / "cohort.csv"
+    rows = [f"P{n},{40 + n}{cells.format(month=5 + n)}" for n in range(30)]
+    table.write_text("\n".join([f"case_id,age{header}", *rows]) + "\n")
+    config = TrainJobConfig(
+        output=str(tmp_path / "run"),
+        data=DataConfig(manifest=str(table)),
+        model=QUICK,
+        split=SplitConfig(kind="crossval", folds=3),
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        run_training_job(config)
+    assert not (tmp_path / "run").exists()

@@ -54,3 +54,8 @@ def test_the_evidence_is_in_the_sentence():
 )
 def test_what_shows_no_pattern_is_left(months):
     assert suspect_unit(months, [0] * len(months)) is None
+
+
+def test_one_long_time_is_a_slip_in_its_line_and_not_the_unit_of_the_column():
+    months = [14.2, 40.0, 24.0, 72.0, 3.1, 50.3, 9.0, 33.0, 1200.0]
+    assert suspect_unit(months, [1, 0, 1, 0, 1, 0, 1, 0, 0]) is None
