@@ -3,7 +3,8 @@
     HYPOXNET_REFERENCE=/data/reference python3 data_manifests/make_canada_manifest.py
 
 Reads `$HYPOXNET_REFERENCE/hnc_outcomes/canada.csv`. Locoregional control with death without locoregional failure as a
-competing risk: event 1 at the locoregional failure, 2 at the death of a patient without one, 0 at the last follow-up.
+competing risk: event 1 at the locoregional failure, 2 at the death of a patient without one, 0 at the last follow-up;
+distant metastasis (`dm`) likewise, and overall survival (`os`).
 Months are days from the diagnosis over 30.4375. The hospital is in the name of the patient (`HN-CHUM-001`). Volumes are
 mm3 in the source and ml here; `chemo` is 1 for `chemo radiation`.
 
@@ -18,9 +19,10 @@ from pathlib import Path
 
 DAYS_PER_MONTH = 30.4375
 MM3_PER_ML = 1000.0
-LAST, FAILED, DIED = (
+LAST, FAILED, SPREAD, DIED = (
     "Time - diagnosis to last follow-up(days)",
     "Time - diagnosis to LR (days)",
+    "Time - diagnosis to DM (days)",
     "Time - diagnosis to Death (days)",
 )
 COLUMNS = [
@@ -28,6 +30,10 @@ COLUMNS = [
     "site",
     "lrc_months",
     "lrc_event",
+    "dm_months",
+    "dm_event",
+    "os_months",
+    "os_event",
     "age",
     "sex",
     "hpv",
@@ -50,23 +56,30 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def outcome_of(patient: dict[str, str]) -> tuple[float, int]:
-    """Months and event: whichever came first, failure or death, else the last follow-up."""
-    if patient["Locoregional"] == "1":
-        return float(patient[FAILED]) / DAYS_PER_MONTH, 1
-    if patient["Death"] == "1":
-        return float(patient[DIED]) / DAYS_PER_MONTH, 2
-    return float(patient[LAST]) / DAYS_PER_MONTH, 0
+def outcome_of(patient: dict[str, str], struck: str, when: str) -> list[object]:
+    """Months and event: the event where it happened, else death without it, else the last follow-up.
+
+    Empty where the event has no time.
+    """
+    if patient[struck] == "1":
+        days, event = patient[when], 1
+    elif patient["Death"] == "1":
+        days, event = patient[DIED], 2
+    else:
+        days, event = patient[LAST], 0
+    return [f"{float(days) / DAYS_PER_MONTH:.3f}", event] if days else ["", ""]
 
 
 def row_of(patient: dict[str, str]) -> list[object]:
     """A row of the manifest."""
-    months, event = outcome_of(patient)
+    outcomes = [
+        outcome_of(patient, struck, when)
+        for struck, when in (("Locoregional", FAILED), ("Distant", SPREAD), ("Death", DIED))
+    ]
     return [
         patient["id"],
         patient["id"].split("-")[1],
-        f"{months:.3f}",
-        event,
+        *(cell for outcome in outcomes for cell in outcome),
         patient["age"],
         patient["sex"].lower(),
         {"+": "positive", "-": "negative"}.get(patient["overall_hpv_status"], ""),

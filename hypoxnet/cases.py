@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 CENSORED, FAILURE, DEATH = 0, 1, 2
 CAUSES = ("locoregional failure", "death without locoregional failure")
+# End point, by the prefix of its columns in a manifest: what event 1 is, and event 2, which competes.
+END_POINTS = {
+    "lrc": CAUSES,
+    "dm": ("distant metastasis", "death without distant metastasis"),
+    "os": ("death", "no competing event"),
+}
 
 
 @dataclass(frozen=True, slots=True)

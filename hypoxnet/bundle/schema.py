@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from hypoxnet.cases import CAUSES, CENSORED, DEATH, FAILURE, CaseRecord
+from hypoxnet.cases import CENSORED, DEATH, END_POINTS, FAILURE, CaseRecord
 from hypoxnet.errors import BundleError, ConfigError, HypoxNetError
 from hypoxnet.files import finite
 from hypoxnet.models.spec import ModelSpec
@@ -110,7 +110,7 @@ class BundleSpec:
     @property
     def causes(self) -> tuple[str, ...]:
         """Names of the causes whose incidence is predicted; empty without an outcome head."""
-        return CAUSES[: self.model.causes] if self.model.outcome.enabled else ()
+        return END_POINTS[self.settings.endpoint][: self.model.causes] if self.model.outcome.enabled else ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; what is not a finite number (an interval without events) is written as None."""

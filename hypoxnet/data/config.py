@@ -96,6 +96,8 @@ class DataConfig:
         tumour: Mask columns whose union is the tumour.
         covariates: Covariates of the outcome head, in order, measured read-outs such as `FMISO_TMRMAX` among them; null
             takes every one that at least a quarter of the training patients have, an empty list none.
+        endpoint: Which outcome of the manifest, by the prefix of its columns: `lrc` locoregional control, `dm` distant
+            metastasis, `os` overall survival.
         missing_covariates: What stands for a covariate that is not known: `conditional` what is to be expected from
             the patient's known ones, `mean` the mean of the training patients, `indicator` that mean with a flag
             beside it that the model may read; a flag is often a code of the hospital.
@@ -116,6 +118,7 @@ class DataConfig:
     window: list[int] = field(default_factory=lambda: [32, 32, 32])
     tumour: list[str] = field(default_factory=lambda: ["GTVP", "GTVN"])
     covariates: list[str] | None = None
+    endpoint: str = "lrc"
     missing_covariates: str = "conditional"
     focus: float = 0.25
     anywhere: float = 0.25
@@ -128,6 +131,8 @@ class DataConfig:
         for name, value in (("spacing_mm", self.spacing_mm), ("window", self.window)):
             if len(value) != 3 or min(value) <= 0:
                 raise ConfigError(f"data.{name} is {list(value)}, it must be three positive numbers")
+        if self.endpoint not in {"lrc", "dm", "os"}:
+            raise ConfigError(f"data.endpoint is {self.endpoint!r}, it must be lrc, dm or os")
         if self.missing_covariates not in {"conditional", "mean", "indicator"}:
             raise ConfigError(
                 f"data.missing_covariates is {self.missing_covariates!r}, it must be conditional, mean or indicator"

@@ -9,35 +9,26 @@ an empty cell is "not measured". A row needs no image: a model of covariates alo
 from __future__ import annotations
 
 import csv
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hypoxnet.cases import CENSORED, DEATH, FAILURE, CaseRecord, Outcome
+from hypoxnet.cases import END_POINTS, CaseRecord, Outcome
 from hypoxnet.data.covariate_text import covariate_name, read_covariate
 from hypoxnet.data.dates import iso_date
+from hypoxnet.data.outcome_text import NOT_DAYS, NOT_KNOWN, Fault, number_of, read_outcome
 from hypoxnet.errors import ManifestError
 from hypoxnet.quantities import COVARIATE_PREFIX, COVARIATES, MASKS, QUANTITIES, RAW_SERIES, suggestion
 from hypoxnet.survival.time_unit import suspect_unit
 
 IMAGES = (*QUANTITIES, *MASKS, *RAW_SERIES)
 IDENTITY = ("case_id", "visit", "site", "fold", "treated")
-OUTCOME = ("lrc_months", "lrc_event", "failed")
-# Nobody is followed for longer; a larger number is days.
-LONGEST_MONTHS = 480.0
-NOT_DAYS = "give months, not days"
-
-YES = {"1", "yes", "true", "y"}
-NO = {"0", "no", "false", "n"}
-NOT_KNOWN = {"", "na", "n/a", "nan", "none"}
+OUTCOME = (*(f"{end_point}_{what}" for end_point in END_POINTS for what in ("months", "event")), "failed")
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 
 DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
-
-Fault = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +49,12 @@ class _Row:
         return f"line {self.line}" + (f": {case}{f'_{visit}' if visit not in ('', 'baseline') else ''}" if case else "")
 
 
-def read_manifest(path: Path, *, check_files: bool = False) -> tuple[CaseRecord, ...]:
+def read_manifest(path: Path, *, check_files: bool = False, endpoint: str = "lrc") -> tuple[CaseRecord, ...]:
     """Read a cohort.
 
     Args:
         path: CSV or TSV; paths in it are relative to its folder.
+        endpoint: Which outcome is read, by the prefix of its columns: `lrc`, `dm` or `os`.
         check_files: See that every file exists. What is in the files is looked at by `data.inspection`.
 
     Returns:
@@ -78,13 +70,15 @@ def read_manifest(path: Path, *, check_files: bool = False) -> tuple[CaseRecord,
         >>> read_manifest(table)[0].outcome
         Outcome(event=0, months=31.5)
     """
-    records, faults = parse_manifest(path, check_files=check_files)
+    records, faults = parse_manifest(path, check_files=check_files, endpoint=endpoint)
     if faults:
         raise ManifestError(str(path), faults)
     return records
 
 
-def parse_manifest(path: Path, *, check_files: bool = False) -> tuple[tuple[CaseRecord, ...], tuple[str, ...]]:
+def parse_manifest(
+    path: Path, *, check_files: bool = False, endpoint: str = "lrc"
+) -> tuple[tuple[CaseRecord, ...], tuple[str, ...]]:
     """The records that can be made, and every fault; arguments as for `read_manifest`.
 
     Raises:
@@ -97,6 +91,7 @@ def parse_manifest(path: Path, *, check_files: bool = False) -> tuple[tuple[Case
     for row in rows:
         found: list[str] = []
         record = _record(row, columns, path.parent, partial(_note, found, row))
+        record = replace(record, outcome=read_outcome(row.cells, endpoint, partial(_note, found, row)))
         if check_files:
             found += [
                 f"{row.name}: {name}: {file} does not exist; mend the path, or leave the cell empty"
@@ -106,7 +101,7 @@ def parse_manifest(path: Path, *, check_files: bool = False) -> tuple[tuple[Case
         faults += found
         records.append(record)
     faults += _cohort_faults(records)
-    unit = _unit_fault(rows)
+    unit = _unit_fault(rows, endpoint)
     if unit:
         # Said once for all, not again in every line.
         faults = [unit, *(fault for fault in faults if not fault.endswith(NOT_DAYS))]
@@ -127,12 +122,12 @@ def rows_without_images(records: Iterable[CaseRecord]) -> list[str]:
     ]
 
 
-def _unit_fault(rows: Iterable[_Row]) -> str:
+def _unit_fault(rows: Iterable[_Row], endpoint: str) -> str:
     """What speaks against the times of the cohort being months; empty when nothing does."""
-    given = [(_number(row.cell("lrc_months")), _number(row.cell("lrc_event"))) for row in rows]
+    given = [(number_of(row.cell(f"{endpoint}_months")), number_of(row.cell(f"{endpoint}_event"))) for row in rows]
     timed = [(months, int(event)) for months, event in given if months is not None and event is not None]
     found = suspect_unit([months for months, _ in timed], [event for _, event in timed])
-    return f"line 1: lrc_months: {found}" if found else ""
+    return f"line 1: {endpoint}_months: {found}" if found else ""
 
 
 def _files(record: CaseRecord) -> Iterator[tuple[str, Path]]:
@@ -256,12 +251,20 @@ def _column_faults(header: list[str], rows: list[_Row]) -> Iterator[str]:
                 f"line 1: {column} is not a known column{suggestion(column, known)} (a covariate of your own is named "
                 f"{COVARIATE_PREFIX}{column})"
             )
-    both = [name for name in ("lrc_months", "lrc_event") if name in header]
-    if both and "failed" in header:
-        yield f"line 1: there are {' and '.join(both)} as well as failed; keep times with events, or the plain yes/no"
-    elif len(both) == 1:
-        other = "lrc_event" if both == ["lrc_months"] else "lrc_months"
-        yield f"line 1: there is {both[0]} without {other}; add it, or use failed for a plain yes/no"
+    yield from _outcome_column_faults(header)
+
+
+def _outcome_column_faults(header: Sequence[str]) -> Iterator[str]:
+    for end_point in END_POINTS:
+        pair = (f"{end_point}_months", f"{end_point}_event")
+        both = [name for name in pair if name in header]
+        if len(both) == 1:
+            other = pair[1 - pair.index(both[0])]
+            yield f"line 1: there is {both[0]} without {other}; add it, or use failed for a plain yes/no"
+        elif both and end_point == "lrc" and "failed" in header:
+            yield (
+                f"line 1: there are {' and '.join(both)} as well as failed; keep times with events, or the plain yes/no"
+            )
 
 
 def _record(row: _Row, columns: _Columns, folder: Path, fault: Fault) -> CaseRecord:
@@ -276,7 +279,6 @@ def _record(row: _Row, columns: _Columns, folder: Path, fault: Fault) -> CaseRec
         channels={name: folder / row.cells[name] for name in columns.channels if row.cells[name]},
         masks={name: folder / row.cells[name] for name in columns.masks if row.cells[name]},
         raw={name: _series(row.cells[name], folder) for name in columns.raw if row.cells[name]},
-        outcome=_outcome(row, fault),
         covariates=dict(_covariates(row, columns, fault)),
         fold=_fold(row, fault),
         treated=_treated(row, fault),
@@ -287,43 +289,6 @@ def _record(row: _Row, columns: _Columns, folder: Path, fault: Fault) -> CaseRec
 def _series(text: str, folder: Path) -> tuple[Path, ...]:
     """Files of a raw series, in the order of the cell."""
     return tuple(folder / part.strip() for part in text.split("|") if part.strip())
-
-
-def _outcome(row: _Row, fault: Fault) -> Outcome | None:
-    failed = row.cell("failed").lower()
-    if failed not in NOT_KNOWN:
-        if failed not in YES | NO:
-            fault(f"failed is {row.cell('failed')!r}, it must be 1 or yes, 0 or no, or empty")
-            return None
-        return Outcome(FAILURE if failed in YES else CENSORED, None)
-    if not {"lrc_months", "lrc_event"} <= set(row.cells):
-        return None  # the header has been told of
-    months, event = row.cell("lrc_months"), row.cell("lrc_event")
-    unknown_months, unknown_event = months.lower() in NOT_KNOWN, event.lower() in NOT_KNOWN
-    if unknown_months and unknown_event:
-        return None
-    if unknown_months:
-        fault(f"lrc_event is {event}, lrc_months is empty; give the months to the event or to the last visit")
-        return None
-    if unknown_event:
-        fault(f"lrc_months is {months}, lrc_event is empty; give 0 censored, 1 failure, 2 death without it")
-        return None
-    return _timed(months, event, fault)
-
-
-def _timed(months: str, event: str, fault: Fault) -> Outcome | None:
-    time, code = _number(months), _number(event)
-    if time is None:
-        fault(f"lrc_months is {months!r}, it must be a number of months")
-    elif time < 0:
-        fault(f"lrc_months is {months}, a time must not be negative; count from the start of radiotherapy")
-    elif time > LONGEST_MONTHS:
-        fault(f"lrc_months is {months}, more than {LONGEST_MONTHS:g}; {NOT_DAYS}")
-    if code not in (CENSORED, FAILURE, DEATH):
-        fault(f"lrc_event is {event!r}, it must be 0 censored, 1 locoregional failure or 2 death without it")
-    if time is None or not 0 <= time <= LONGEST_MONTHS or code not in (CENSORED, FAILURE, DEATH):
-        return None
-    return Outcome(int(code), time)
 
 
 def _covariates(row: _Row, columns: _Columns, fault: Fault) -> Iterator[tuple[str, float]]:
@@ -338,7 +303,7 @@ def _fold(row: _Row, fault: Fault) -> int | None:
     text = row.cell("fold")
     if text.lower() in NOT_KNOWN:
         return None
-    value = _number(text)
+    value = number_of(text)
     if value is None or value < 0 or value != int(value):
         fault(f"fold is {text!r}, it must be 0, 1, 2 ...")
         return None
@@ -353,14 +318,6 @@ def _treated(row: _Row, fault: Fault) -> str:
     if when is None:
         fault(f"treated is {text!r}, it must be like 2018, 2018-07 or 2018-07-01, or empty")
     return when or ""
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _cohort_faults(records: Iterable[CaseRecord]) -> Iterator[str]:

@@ -62,6 +62,7 @@ def plan_settings(
         edges_months=_edges(records, edges_months),
         missing=data.missing_covariates,
         joint=_joint(records, terms, data),
+        endpoint=data.endpoint,
     )
 
 
@@ -204,6 +205,7 @@ def plan_covariates_alone(
         edges_months=_edges(records, edges_months),
         missing=data.missing_covariates,
         joint=_joint(records, terms, data),
+        endpoint=data.endpoint,
     )
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from hypoxnet.bundle.schema import BundleSpec
-from hypoxnet.cases import CAUSES, CaseRecord
+from hypoxnet.cases import END_POINTS, CaseRecord
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.files import write_text
 
-# Short names of the causes.
-SHORT = {CAUSES[0]: "risk", CAUSES[1]: "death"}
+# Short names of the first and the second cause of any end point.
+SHORT = {cause: short for causes in END_POINTS.values() for cause, short in zip(causes, ("risk", "death"), strict=True)}
 
 REGION_COLUMNS = ("volume_ml", "fraction", "expected_ml")
 

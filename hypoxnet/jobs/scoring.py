@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hypoxnet.cases import CAUSES, CaseRecord
+from hypoxnet.cases import END_POINTS, CaseRecord
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.files import write_text
 from hypoxnet.hypoxia.volumes import volume_ml
@@ -146,9 +146,10 @@ def score_case(
             regions[name] = score_region(predicted, truth, grid, whole)
     tumour_ml = _tumour_ml(record, settings)
     at_horizon = said["risk"]["at_horizon"] if said["risk"] else {}
+    event, competing = END_POINTS[settings.endpoint]
     has_truth = settings.region_names[0] in regions
     conventional = _conventional(baselines, settings)
-    details = risk_details(said)
+    details = risk_details(said, END_POINTS[settings.endpoint])
     months = details["curve"].months if details else ()
     return CaseScore(
         key=record.key,
@@ -159,8 +160,8 @@ def score_case(
         threshold_dice=_threshold_dice(record, settings, baselines.threshold) if has_truth else None,
         conventional_dice=_threshold_dice(record, settings, conventional) if has_truth else None,
         tumour_ml=tumour_ml,
-        risk=at_horizon.get(CAUSES[0]),
-        death=at_horizon.get(CAUSES[1]),
+        risk=at_horizon.get(event),
+        death=at_horizon.get(competing),
         outcome=record.outcome,
         volume_risk=baselines.volume.risk(tumour_ml) if baselines.volume and tumour_ml else None,
         references=reference_risks(baselines.references, with_volume(record, tumour_ml), months) if details else {},

@@ -61,7 +61,7 @@ def reference_risks(
     return {name: model.predict(covariates, months) for name, model in models.items()}
 
 
-def risk_details(said: Mapping[str, Any]) -> dict[str, Any]:
+def risk_details(said: Mapping[str, Any], causes: Sequence[str] = CAUSES) -> dict[str, Any]:
     """Fields of a `CaseScore` that the JSON of a case gives: curve, interval, contributions.
 
     A model of covariates alone says what each adds to the log hazard; of a network it is known only where the run asked
@@ -69,6 +69,7 @@ def risk_details(said: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         said: JSON of the case.
+        causes: Event and competing event of the end point.
 
     Returns:
         Empty without an outcome head.
@@ -77,12 +78,12 @@ def risk_details(said: Mapping[str, Any]) -> dict[str, Any]:
     if not risk:
         return {}
     months = tuple(math.inf if month is None else float(month) for month in risk["months"])
-    failure = tuple(risk["incidence"][CAUSES[0]])
-    death = tuple(risk["incidence"].get(CAUSES[1], (0.0,) * len(months)))
+    failure = tuple(risk["incidence"][causes[0]])
+    death = tuple(risk["incidence"].get(causes[1], (0.0,) * len(months)))
     found: dict[str, Any] = {"curve": RiskCurve(months, failure, death)}
     explained = (said.get("explanation") or {}).get("covariates", {})
-    found["contributions"] = dict(risk.get("contributions", {}).get(CAUSES[0], explained))
-    interval = risk.get("interval", {}).get("at_horizon", {}).get(CAUSES[0])
+    found["contributions"] = dict(risk.get("contributions", {}).get(causes[0], explained))
+    interval = risk.get("interval", {}).get("at_horizon", {}).get(causes[0])
     if interval:
         found["risk_interval"] = (float(interval[0]), float(interval[1]))
     return found
@@ -113,7 +114,7 @@ def with_details_alone(
         replace(
             score,
             curve=_curve(months, incidence),
-            contributions=contributions(predictor.models, spec, record)[CAUSES[0]],
+            contributions=contributions(predictor.models, spec, record)[spec.causes[0]],
             references=reference_risks(models, record.covariates, months),
             training_median=median,
             risk_interval=_limits(predictor, record) if len(records) <= MOST_WITH_INTERVALS else None,

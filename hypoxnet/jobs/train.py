@@ -129,7 +129,7 @@ def _cohort(manifest: Path, config: TrainJobConfig, *, alone: bool) -> tuple[tup
         ManifestError: The manifest has a fault, or a row has no image and the network needs one.
         CaseError: No case could be completed.
     """
-    records = read_manifest(manifest, check_files=not alone)
+    records = read_manifest(manifest, check_files=not alone, endpoint=config.data.endpoint)
     reasons: dict[str, str] = {}
     if not alone:
         without = rows_without_images(records)

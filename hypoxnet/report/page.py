@@ -70,6 +70,7 @@ def write_report(run: Path) -> Path:
         has_tumour=spec.settings.inside_tumour,
         failed=table[table["status"] == "failed"][["key", "reason"]].to_dict("records"),
         left_out=metrics["left_out"],
+        cause=spec.causes[0] if spec.causes else "failure",
         few=FEW_FAILURES,
         baselines=metrics["baselines"],
         cohort=list(_flat(spec.cohort)),

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any
 
+from hypoxnet.cases import END_POINTS
 from hypoxnet.errors import BundleError
 from hypoxnet.transforms.covariates import CovariateTerm
 from hypoxnet.transforms.imputation import JointNormal
@@ -77,6 +78,7 @@ class PrepareSettings:
         missing: What the model is told of a covariate that is not known: `conditional` what is to be expected from the
             known ones, `mean` that the patient is like the mean of the training patients, `indicator` that it is not
             known.
+        endpoint: What the outcome is of: `lrc`, `dm` or `os`, see `cases.END_POINTS`.
         joint: How the columns of the training patients hang together; needed by `conditional`.
     """
 
@@ -93,6 +95,7 @@ class PrepareSettings:
     edges_months: tuple[float, ...]
     missing: str = "mean"
     joint: JointNormal | None = None
+    endpoint: str = "lrc"
 
     @property
     def region_names(self) -> tuple[str, ...]:
@@ -133,6 +136,8 @@ class PrepareSettings:
         values["norms"] = tuple(ChannelNorm(**norm) for norm in values["norms"])
         values["regions"] = tuple(Region(region["name"], tuple(region["masks"])) for region in values["regions"])
         values["terms"] = tuple(CovariateTerm.from_json(term) for term in values["terms"])
+        if values.get("endpoint", "lrc") not in END_POINTS:
+            raise BundleError(f"the end point {values['endpoint']!r} is none of {', '.join(END_POINTS)}; train again")
         values["joint"] = JointNormal.from_json(values["joint"]) if values.get("joint") else None
         values["threshold"] = ThresholdLabel(**values["threshold"]) if values["threshold"] else None
         values["edges_months"] = tuple(inf if edge is None else float(edge) for edge in values["edges_months"])

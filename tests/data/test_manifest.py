@@ -144,3 +144,27 @@ def test_a_decimal_comma_is_read_where_semicolons_separate(tmp_path):
     text = "case_id;FMISO_SUV;lrc_months;lrc_event;age\nP1;a.nii;36,4;1;61,5\n"
     (record,) = read_manifest(write(tmp_path, text))
     assert (record.outcome.months, record.covariates["age"]) == (36.4, 61.5)
+
+
+OUTCOMES = "case_id,FMISO_SUV,lrc_months,lrc_event,dm_months,dm_event,os_months,os_event\n"
+
+
+def test_each_end_point_is_read_from_its_own_columns(tmp_path):
+    path = tmp_path / "cohort.csv"
+    path.write_text(OUTCOMES + "P1,p1.nii.gz,8.5,1,20.0,2,20.0,1\n")
+    found = {name: read_manifest(path, endpoint=name)[0].outcome for name in ("lrc", "dm", "os")}
+    assert {name: (outcome.event, outcome.months) for name, outcome in found.items()} == {
+        "lrc": (1, 8.5),
+        "dm": (2, 20.0),
+        "os": (1, 20.0),
+    }
+
+
+def test_nothing_competes_with_death_and_a_lone_column_is_named(tmp_path):
+    path = tmp_path / "cohort.csv"
+    path.write_text(OUTCOMES + "P1,p1.nii.gz,8.5,1,20.0,2,20.0,2\n")
+    with pytest.raises(ManifestError, match=r"os_event is '2', it must be 0 censored or 1 death"):
+        read_manifest(path, endpoint="os")
+    path.write_text("case_id,FMISO_SUV,dm_months\nP1,p1.nii.gz,8.5\n")
+    with pytest.raises(ManifestError, match="there is dm_months without dm_event"):
+        read_manifest(path)

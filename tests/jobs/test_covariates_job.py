@@ -210,3 +210,23 @@ def test_what_cannot_be_learnt_from_is_refused_before_anything_is_written(header
     with pytest.raises(ConfigError, match=sentence):
         run_training_job(config)
     assert not (tmp_path / "run").exists()
+
+
+def test_another_end_point_is_named_in_bundle_predictions_and_report(cohort, tmp_path):
+    text = cohort.read_text().replace("lrc_months", "dm_months").replace("lrc_event", "dm_event")
+    table = tmp_path / "cohort.csv"
+    table.write_text(text)
+    config = TrainJobConfig(
+        output=str(tmp_path / "run"), bootstrap=20, data=DataConfig(manifest=str(table), endpoint="dm"), model=QUICK
+    )
+    assert run_training_job(config) == 0
+    assert read_bundle(tmp_path / "run" / "bundle")[0].causes[0] == "distant metastasis"
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["outcome"]["c_index"]["value"] > 0.5
+    assert "hazard of distant metastasis" in (tmp_path / "run" / "report.html").read_text()
+    new = tmp_path / "new.csv"
+    new.write_text("case_id,age,gtv_ml\nA,60,20\n")
+    assert infer(tmp_path / "run", new, tmp_path / "out") == 0
+    risk = json.loads((tmp_path / "out" / "A" / "A.json").read_text())["risk"]
+    assert list(risk["at_horizon"]) == ["distant metastasis", "death without distant metastasis"]
+    with (tmp_path / "out" / "predictions.csv").open() as stream:
+        assert float(next(csv.DictReader(stream))["risk"]) > 0

@@ -40,3 +40,9 @@ def test_death_is_a_competing_risk_and_lowers_the_incidence(records):
     months = np.array([record.outcome.months for record in records])
     event = np.array([record.outcome.event for record in records])
     assert 0.09 < incidence_of_cohort(months, event, 24.0) < 1 - 0.8968
+
+
+@pytest.mark.parametrize(("endpoint", "events"), [("dm", 38), ("os", 56)])
+def test_other_end_points_are_read_from_the_same_table(endpoint, events, records, tmp_path):
+    found = [record.outcome for record in read_manifest(tmp_path / "canada.csv", endpoint=endpoint)]
+    assert sum(outcome is not None and outcome.event == 1 for outcome in found) == events
