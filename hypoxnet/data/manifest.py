@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +29,9 @@ IDENTITY = ("case_id", "visit", "site", "fold", "treated")
 OUTCOME = (*(f"{end_point}_{what}" for end_point in END_POINTS for what in ("months", "event")), "failed")
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 
+# A value outside its range is a slip in one row, and the unit of the column in so many.
+MANY = 6
+IMPLAUSIBLE = re.compile(r": (?P<column>\w+) is .*, plausible is ")
 DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
 
@@ -105,7 +109,25 @@ def parse_manifest(
     if unit:
         # Said once for all, not again in every line.
         faults = [unit, *(fault for fault in faults if not fault.endswith(NOT_DAYS))]
-    return tuple(records), tuple(sorted(faults, key=line_of))
+    return tuple(records), tuple(_with_repeats_counted(sorted(faults, key=line_of)))
+
+
+def _with_repeats_counted(faults: Sequence[str]) -> Iterator[str]:
+    """The faults; of a column whose values are implausible in many rows the first, with the number of the others."""
+    implausible: dict[str, int] = defaultdict(int)
+    for fault in faults:
+        found = IMPLAUSIBLE.search(fault)
+        if found:
+            implausible[found["column"]] += 1
+    said: set[str] = set()
+    for fault in faults:
+        found = IMPLAUSIBLE.search(fault)
+        column = found["column"] if found else ""
+        if implausible[column] < MANY:
+            yield fault
+        elif column not in said:
+            said.add(column)
+            yield f"{fault} (and {implausible[column] - 1} more rows with such a value)"
 
 
 def rows_without_images(records: Iterable[CaseRecord]) -> list[str]:

@@ -168,3 +168,16 @@ def test_nothing_competes_with_death_and_a_lone_column_is_named(tmp_path):
     path.write_text("case_id,FMISO_SUV,dm_months\nP1,p1.nii.gz,8.5\n")
     with pytest.raises(ManifestError, match="there is dm_months without dm_event"):
         read_manifest(path)
+
+
+def test_a_column_in_another_unit_is_said_once_and_slips_line_by_line(tmp_path):
+    path = tmp_path / "cohort.csv"
+    rows = [f"P{n},{20_000 + n},{200 if n < 2 else 60}" for n in range(9)]
+    path.write_text("\n".join(["case_id,gtv_ml,age", *rows]) + "\n")
+    with pytest.raises(ManifestError) as refused:
+        read_manifest(path)
+    volumes = [fault for fault in refused.value.faults if "gtv_ml" in fault]
+    assert len(volumes) == 1
+    assert volumes[0].startswith("line 2: P0: gtv_ml is 20000 ml")
+    assert volumes[0].endswith("divide by 1000 (and 8 more rows with such a value)")
+    assert sum("age is 200" in fault for fault in refused.value.faults) == 2
