@@ -354,12 +354,15 @@ def fit_covariates(split: Split, settings: PrepareSettings, setup: TrainingSetup
             "a model of covariates alone predicts the outcome and nothing else: outcome.enabled must be true, and the "
             "training patients need lrc_months and lrc_event, or failed"
         )
-    begin = clock.monotonic()
+    begin, threads = clock.monotonic(), torch.get_num_threads()
     options = RidgeOptions.of(setup.model.options)
     cohort = cohort_of((*split.train, *split.validation), settings)
     spec = model_spec(settings, setup)
     model = build_model(spec).eval()
     assert model.head is not None
+    if len(cohort) < INNER_PATIENTS:
+        # On so few patients threads wait for each other ten times as long as they work.
+        torch.set_num_threads(1)
     ridge = choose_ridge(cohort, model.head.time, options)
     if len(options.strengths) > 1 and ridge[0] == options.strengths[-1]:
         log.warning(
@@ -368,6 +371,7 @@ def fit_covariates(split: Split, settings: PrepareSettings, setup: TrainingSetup
         )
     effects = fit_effects(cohort, model.head.time, ridge)
     into_head(effects, cohort, model.head)
+    torch.set_num_threads(threads)
     log.info(
         "ridge %s, %d iterations, %d patients",
         ", ".join(f"{value:g}" for value in ridge),
