@@ -13,6 +13,7 @@ import logging
 import math
 import time as clock
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from hypoxnet.data.splits import Split
 from hypoxnet.errors import ConfigError
 from hypoxnet.models.build import build_model
 from hypoxnet.models.heads import OutcomeHead
+from hypoxnet.phantom.cohort import one_thread
 from hypoxnet.survival.time_models.base import LEVEL_PRECISION, SHAPE_PRECISION, TimeModel
 from hypoxnet.survival.uncertainty import parameter_covariance
 from hypoxnet.training.run import FittedModel, TrainingSetup, model_spec
@@ -354,24 +356,22 @@ def fit_covariates(split: Split, settings: PrepareSettings, setup: TrainingSetup
             "a model of covariates alone predicts the outcome and nothing else: outcome.enabled must be true, and the "
             "training patients need lrc_months and lrc_event, or failed"
         )
-    begin, threads = clock.monotonic(), torch.get_num_threads()
+    begin = clock.monotonic()
     options = RidgeOptions.of(setup.model.options)
     cohort = cohort_of((*split.train, *split.validation), settings)
     spec = model_spec(settings, setup)
     model = build_model(spec).eval()
     assert model.head is not None
-    if len(cohort) < INNER_PATIENTS:
-        # On so few patients threads wait for each other ten times as long as they work.
-        torch.set_num_threads(1)
-    ridge = choose_ridge(cohort, model.head.time, options)
+    # On so few patients threads wait for each other ten times as long as they work.
+    with one_thread() if len(cohort) < INNER_PATIENTS else nullcontext():
+        ridge = choose_ridge(cohort, model.head.time, options)
+        effects = fit_effects(cohort, model.head.time, ridge)
+        into_head(effects, cohort, model.head)
     if len(options.strengths) > 1 and ridge[0] == options.strengths[-1]:
         log.warning(
             "the strongest ridge was chosen: in patients left out the covariates say next to nothing of failure, and "
             "the model predicts nearly the same for everybody; ask for fewer covariates (data.covariates=[...])"
         )
-    effects = fit_effects(cohort, model.head.time, ridge)
-    into_head(effects, cohort, model.head)
-    torch.set_num_threads(threads)
     log.info(
         "ridge %s, %d iterations, %d patients",
         ", ".join(f"{value:g}" for value in ridge),
