@@ -8,6 +8,7 @@ Axis legend: B patients, P columns, K times of events.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from hypoxnet.cases import DEATH, FAILURE, Outcome
 from hypoxnet.metrics.scores import ReferenceRisk, RiskCurve
 from hypoxnet.survival.regression import full_rank
 from hypoxnet.transforms.covariates import CovariateTerm, encode, encode_table, fit_term
+
+log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 
@@ -169,8 +172,9 @@ def _cause(columns: Array, months: Array, struck: NDArray[np.bool_]) -> CauseMod
                 warnings.simplefilter("error", ConvergenceWarning)
                 fitted = CoxPHFitter(penalizer=RIDGE).fit(frame, "months", "struck")
             coefficients = fitted.params_[names].to_numpy(np.float64)
-        except (ConvergenceError, ConvergenceWarning):
-            pass  # a baseline without effects: everybody has the incidence of the cohort
+        except (ConvergenceError, ConvergenceWarning) as error:
+            # Weaker than it might be: what is beside the model must not look better than it is without a word.
+            log.warning("the Cox baseline has no solution and gives everybody the cohort's incidence: %s", error)
     times, hits = np.unique(months[struck], return_counts=True)
     relative = np.exp(columns @ coefficients)
     at_risk = np.array([relative[months >= time].sum() for time in times])
