@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hypoxnet.cases import CaseRecord
-from hypoxnet.errors import CaseError, HypoxNetError
+from hypoxnet.errors import CaseError
+from hypoxnet.inference.one_case import Complete, as_it_is, keep_if_finished, predict_into
 from hypoxnet.inference.predictor import Predictor
-from hypoxnet.inference.table import failed_row, finished_row, write_table
-from hypoxnet.inference.writing import finished, read_prediction, refuse_foreign, write_prediction
+from hypoxnet.inference.table import write_table
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +41,6 @@ class InferenceRun:
     failed: Mapping[str, str]
 
 
-def _as_it_is(record: CaseRecord) -> CaseRecord:
-    return record
-
-
 def run_inference(
     predictor: Predictor,
     records: Sequence[CaseRecord],
@@ -53,7 +48,7 @@ def run_inference(
     *,
     recompute: bool = False,
     progress: bool = True,
-    complete: Callable[[CaseRecord], CaseRecord] = _as_it_is,
+    complete: Complete = as_it_is,
 ) -> InferenceRun:
     """Predict every case into `output/<key>/` and tell of all of them in `output/predictions.csv`.
 
@@ -82,12 +77,14 @@ def run_inference(
         table = _Table(cohort)
         kept = tuple(cohort.rows)
         bar.reset(task, total=len(records), completed=len(kept))
-        for record in [r for r in records if r.key not in kept]:
-            bar.update(task, description=record.key)
-            cohort.predict(record)
-            table.write(records)
-            bar.advance(task)
-        cohort.write(records)
+        try:
+            for record in [r for r in records if r.key not in kept]:
+                bar.update(task, description=record.key)
+                cohort.predict(record)
+                table.write(records)
+                bar.advance(task)
+        finally:
+            cohort.write(records)
     failed = {key: str(row["reason"]) for key, row in cohort.rows.items() if row["status"] == "failed"}
     predicted = tuple(key for key in cohort.rows if key not in kept and key not in failed)
     log.info("%d predicted, %d kept, %d failed: %s", len(predicted), len(kept), len(failed), output / TABLE)
@@ -100,45 +97,18 @@ class _Cohort:
 
     predictor: Predictor
     output: Path
-    complete: Callable[[CaseRecord], CaseRecord]
+    complete: Complete
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def keep(self, record: CaseRecord) -> None:
         """Take over a case that was finished before."""
-        try:
-            digest = self.predictor.digest(self.complete(record))
-            content = finished(self.output / record.key, record.key, digest=digest)
-        except (HypoxNetError, OSError):
-            return  # predict says what is wrong with it
-        if content is not None:
-            self.rows[record.key] = finished_row(record, content)
+        row = keep_if_finished(self.predictor, record, self.output, self.complete)
+        if row is not None:
+            self.rows[record.key] = row
 
     def predict(self, record: CaseRecord) -> None:
         """Predict and write one case; what is wrong with it becomes its row."""
-        begin = time.perf_counter()
-        folder = self.output / record.key
-        try:
-            refuse_foreign(folder, record.key)
-            prediction = self._predict(self.complete(record), folder)
-        except (HypoxNetError, OSError) as error:
-            self.rows[record.key] = failed_row(record, error)
-            log.error("%s", self.rows[record.key]["reason"])
-            return
-        self.rows[record.key] = finished_row(record, prediction)
-        log.info("%s: predicted in %.1f s", record.key, time.perf_counter() - begin)
-
-    def _predict(self, record: CaseRecord, folder: Path) -> Mapping[str, Any]:
-        try:
-            digest = self.predictor.digest(record)
-        except OSError:
-            digest = ""  # a file is missing: predict says which
-        earlier = read_prediction(folder, record.key)
-        if earlier is not None and digest and earlier.get("digest") != digest:
-            # If the case fails now, a map made from other files must not stay beside that reason.
-            shutil.rmtree(folder)
-        prediction = self.predictor.predict(record)
-        write_prediction(prediction, folder, digest=digest)
-        return prediction.read_outs
+        self.rows[record.key] = predict_into(self.predictor, record, self.output, self.complete)
 
     def write(self, records: Sequence[CaseRecord]) -> None:
         """The table, in the order of the manifest."""
