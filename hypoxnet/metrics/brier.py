@@ -1,7 +1,8 @@
 """How far predicted risks lie from what happened: Brier scores, weighted for censoring, under competing risks.
 
 Axis legend: B patients, T times. `event` is 0 censored, 1 failure, 2 death without it (never a failure). For a yes/no
-end point `months` is None. Figures are None when the follow-up ends before the horizon.
+end point `months` is None. `risk` is B, the predicted incidence of failure by `month`, the horizon. Figures are None
+when the follow-up ends before it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hypoxnet.cases import FAILURE
-from hypoxnet.metrics.ipcw import failed_by
-from hypoxnet.survival.estimators import incidence_of_cohort
+from hypoxnet.metrics.calibration import observed_incidence
+from hypoxnet.metrics.ipcw import figure_at
 
 Array = NDArray[np.float64]
 Events = NDArray[np.int64]
@@ -22,12 +22,6 @@ Events = NDArray[np.int64]
 def brier_at(risk: Array, months: Array | None, event: Events, *, month: float) -> float | None:
     """Brier score for failure by a time, weighted for censoring.
 
-    Args:
-        risk: B, predicted incidence of failure by `month`.
-        months: B, or None.
-        event: B.
-        month: Horizon.
-
     Source:
         Graf et al. 1999, Stat Med 18:2529. Schoop et al. 2011, Biom J 53:88 (competing risks).
 
@@ -35,27 +29,19 @@ def brier_at(risk: Array, months: Array | None, event: Events, *, month: float) 
         >>> brier_at(np.array([0.8, 0.4]), np.array([6.0, 30.0]), np.array([1, 0]), month=24.0)
         0.1
     """
-    status = failed_by(months, event, month)
-    if status is None:
-        return None
-    failed, weight = status
-    return float((weight * (failed - risk) ** 2).sum() / len(risk))
+    return figure_at(
+        months, event, month, lambda failed, weight: float((weight * (failed - risk) ** 2).sum() / len(risk))
+    )
 
 
 def brier_without_model(months: Array | None, event: Events, *, month: float) -> float | None:
     """Brier score of a model that gives every patient the incidence of these very patients: hard to beat."""
-    share = float((event == FAILURE).mean()) if months is None else incidence_of_cohort(months, event, month)
+    share = observed_incidence(months, event, month=month)
     return brier_at(np.full(len(event), share), months, event, month=month)
 
 
 def prediction_accuracy(risk: Array, months: Array | None, event: Events, *, month: float) -> float | None:
     """Index of prediction accuracy: the share of the Brier score without a model that the model takes away.
-
-    Args:
-        risk: B, predicted incidence of failure by `month`.
-        months: B, or None.
-        event: B.
-        month: Horizon.
 
     Returns:
         At most 1; 0 is no better than the incidence of the cohort, negative is worse. None also when that incidence

@@ -1,7 +1,7 @@
 """Do as many fail as was predicted, at every level of risk, with death as a competing risk?
 
 Axis legend: B patients. `event` is 0 censored, 1 failure, 2 death without it (never a failure). For a yes/no end point
-`months` is None.
+`months` is None. `risk` is B, the predicted incidence of failure by `month`, the horizon.
 """
 
 from __future__ import annotations
@@ -56,12 +56,6 @@ def calibration_slope(risk: Array, months: Array | None, event: Events, *, month
     Below 1 the predictions are too extreme, as of an overfitted model; above 1 too timid. Pseudo-values of the
     Aalen-Johansen incidence are regressed with independent working correlation and equal variance.
 
-    Args:
-        risk: B, predicted incidence of failure by `month`.
-        months: B, or None.
-        event: B.
-        month: Horizon.
-
     Returns:
         The slope; None when nobody or everybody failed by then, when risk does not vary or is exactly 0 or 1 for
         somebody (no such scale), or when it separates who failed.
@@ -78,12 +72,6 @@ def calibration_slope(risk: Array, months: Array | None, event: Events, *, month
 
 def calibration_intercept(risk: Array, months: Array | None, event: Events, *, month: float) -> float | None:
     """Intercept of the same regression with the slope held at 1: above 0 the risk is predicted too low.
-
-    Args:
-        risk: B, predicted incidence of failure by `month`.
-        months: B, or None.
-        event: B.
-        month: Horizon.
 
     Returns:
         The intercept; None when nobody or everybody failed by then, or risk is exactly 0 or 1 for somebody.
@@ -104,13 +92,13 @@ def _cloglog_regression(
     risk: Array, months: Array | None, event: Events, month: float, *, with_slope: bool
 ) -> Array | None:
     """Intercept, and slope (1 where it is held), by least squares of pseudo-values."""
-    if not len(risk) or risk.min() <= 0 or risk.max() >= 1:
+    scale = _cloglog(risk)
+    if scale is None:
         return None
     incidence = observed_incidence(months, event, month=month)
     if not 0 < incidence < 1:
         return None
     observed = pseudo_values(months, event, month=month)
-    scale = np.log(-np.log1p(-risk))
     columns = np.stack([np.ones_like(scale), scale], axis=1)[:, : 1 + with_slope]
     offset = np.zeros_like(scale) if with_slope else scale
 
@@ -126,6 +114,13 @@ def _cloglog_regression(
     weakest = np.linalg.svd(fitted.jac / np.sqrt((columns**2).mean(axis=0)), compute_uv=False)[-1]
     has_run_away = weakest**2 < LEAST_INFORMATION * len(risk) * (incidence * (1.0 - incidence)) ** 2
     return None if fitted.status <= 0 or has_run_away else np.asarray(fitted.x)
+
+
+def _cloglog(risk: Array) -> Array | None:
+    """The scale log(-log(1 - risk)); None without a patient, or where it is infinite for somebody."""
+    if not len(risk) or risk.min() <= 0 or risk.max() >= 1:
+        return None
+    return np.asarray(np.log(-np.log1p(-risk)))
 
 
 def _exp(values: Array) -> Array:
@@ -155,12 +150,6 @@ def smooth_observed(risk: Array, months: Array, event: Events, *, month: float) 
 
     Fine and Gray's regression on a restricted cubic spline (three knots) of log(-log(1 - risk)).
 
-    Args:
-        risk: B, predicted incidence of failure by `month`.
-        months: B.
-        event: B.
-        month: Horizon.
-
     Returns:
         B; None when the regression has no solution (nobody failed, fewer than three distinct risks at the knots) or
         risk is exactly 0 or 1 for somebody.
@@ -168,9 +157,9 @@ def smooth_observed(risk: Array, months: Array, event: Events, *, month: float) 
     Source:
         Austin, Putter, Giardiello and van Klaveren 2022, Diagn Progn Res 6:2.
     """
-    if not len(risk) or risk.min() <= 0 or risk.max() >= 1:
+    scale = _cloglog(risk)
+    if scale is None:
         return None
-    scale = np.log(-np.log1p(-risk))
     low, middle, high = np.quantile(scale, KNOTS)
     if not low < middle < high:
         return None
@@ -181,12 +170,6 @@ def smooth_observed(risk: Array, months: Array, event: Events, *, month: float) 
 
 def calibration_error(risk: Array, months: Array, event: Events, *, month: float) -> CalibrationError | None:
     """Integrated calibration index with E50, E90 and Emax.
-
-    Args:
-        risk: B, predicted incidence of failure by `month`.
-        months: B.
-        event: B.
-        month: Horizon.
 
     Returns:
         The differences; None where `smooth_observed` is.

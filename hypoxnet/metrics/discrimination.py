@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypoxnet.cases import CENSORED, DEATH, FAILURE
-from hypoxnet.metrics.ipcw import failed_by, weighted_mean
+from hypoxnet.metrics.ipcw import Mask, figure_at, weighted_mean
 from hypoxnet.metrics.pairs import Side, concordant_and_all
 from hypoxnet.survival.estimators import still_followed
 
@@ -131,16 +131,16 @@ def auc_at(risk: Array, months: Array | None, event: Events, *, month: float) ->
         >>> auc_at(np.array([0.9, 0.5, 0.1]), np.array([5.0, 10.0, 40.0]), np.array([1, 2, 0]), month=24.0)
         1.0
     """
-    status = failed_by(months, event, month)
-    if status is None:
-        return None
-    failed, weight = status
-    rank = np.unique(risk, return_inverse=True)[1]
-    size = int(rank.max(initial=0)) + 1
-    cases = np.bincount(rank, weights=weight * failed, minlength=size)
-    controls = np.bincount(rank, weights=weight * ~failed, minlength=size)
-    below = np.cumsum(controls) - 0.5 * controls
-    return _share((float(cases @ below), float(cases.sum() * controls.sum())))
+
+    def area(failed: Mask, weight: Array) -> float | None:
+        rank = np.unique(risk, return_inverse=True)[1]
+        size = int(rank.max(initial=0)) + 1
+        cases = np.bincount(rank, weights=weight * failed, minlength=size)
+        controls = np.bincount(rank, weights=weight * ~failed, minlength=size)
+        below = np.cumsum(controls) - 0.5 * controls
+        return _share((float(cases @ below), float(cases.sum() * controls.sum())))
+
+    return figure_at(months, event, month, area)
 
 
 def auc_over_time(risk: Array, months: Array, event: Events, *, at: Sequence[float]) -> list[float | None]:
@@ -159,11 +159,7 @@ def auc_over_time(risk: Array, months: Array, event: Events, *, at: Sequence[flo
 def discrimination_slope(risk: Array, months: Array | None, event: Events, *, month: float) -> float | None:
     """Mean risk of those who failed by a time minus mean risk of the others, weighted for censoring.
 
-    Args:
-        risk: B, predicted incidence of failure by `month`.
-        months: B, or None.
-        event: B.
-        month: Horizon.
+    Arguments as for `auc_at`; the risk is the predicted incidence of failure by `month`.
 
     Returns:
         -1 to 1; None when nobody, or everybody, failed by then.
@@ -171,12 +167,12 @@ def discrimination_slope(risk: Array, months: Array | None, event: Events, *, mo
     Source:
         Yates 1982, Organ Behav Hum Perform 30:132. Weights: Uno et al. 2013, Stat Med 32:2430.
     """
-    status = failed_by(months, event, month)
-    if status is None:
-        return None
-    failed, weight = status
-    cases, controls = weighted_mean(risk, weight * failed), weighted_mean(risk, weight * ~failed)
-    return None if cases is None or controls is None else cases - controls
+
+    def difference(failed: Mask, weight: Array) -> float | None:
+        cases, controls = weighted_mean(risk, weight * failed), weighted_mean(risk, weight * ~failed)
+        return None if cases is None or controls is None else cases - controls
+
+    return figure_at(months, event, month, difference)
 
 
 def _after_failures(months: Array, event: Events) -> Array:

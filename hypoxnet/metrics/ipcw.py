@@ -7,6 +7,8 @@ through.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,6 +52,21 @@ def failed_by(months: Array | None, event: Events, month: float) -> tuple[Mask, 
         return None
     weight = np.where(known | free, 1.0 / followed[:-1], 0.0)
     return (event == FAILURE) & (months <= month), weight
+
+
+def figure_at(
+    months: Array | None, event: Events, month: float, figure: Callable[[Mask, Array], float | None]
+) -> float | None:
+    """A figure of who failed by a time and of the weights, both as from `failed_by`; None where that is.
+
+    Args:
+        months: B, or None.
+        event: B.
+        month: Horizon.
+        figure: Makes the figure of failed, B, and weight, B.
+    """
+    status = failed_by(months, event, month)
+    return None if status is None else figure(*status)
 
 
 def weighted_mean(values: Array, weight: Array) -> float | None:

@@ -69,13 +69,8 @@ def logrank_test(months: Array, event: Events, group: ArrayLike, *, cause: int =
 def gray_test(months: Array, event: Events, group: ArrayLike, *, cause: int = 1) -> ChiSquared | None:
     """Gray's test that the cumulative incidence of a cause is the same in all groups.
 
-    The weight is 1 (rho = 0), and tied times have the hypergeometric factors of R's cmprsk.
-
-    Args:
-        months: B.
-        event: B.
-        group: B, labels of at least two groups.
-        cause: Which cause.
+    The weight is 1 (rho = 0), and tied times have the hypergeometric factors of R's cmprsk. Arguments are as for
+    `logrank_test`.
 
     Returns:
         The test; None with fewer than two groups, without an event of the cause, where a group is never at risk at

@@ -30,14 +30,7 @@ class MeanTime:
 def restricted_mean_free(months: Array, event: Events, *, until: float, cause: int = 1) -> MeanTime | None:
     """Mean time free of a cause within `until` months, other causes taken as censoring: the area under Kaplan-Meier.
 
-    Args:
-        months: B.
-        event: B, 0 censored, any other number a cause.
-        until: Horizon, months.
-        cause: Which cause.
-
-    Returns:
-        Mean and standard error; None when the follow-up ends before `until` while somebody was still free.
+    Arguments and what is returned are as for `time_lost`.
 
     Source:
         Royston and Parmar 2013, BMC Med Res Methodol 13:152. Variance: Klein and Moeschberger 2003, section 4.5.
