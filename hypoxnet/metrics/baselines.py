@@ -5,14 +5,11 @@ Both are fitted on the training cases alone.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
-from lifelines import CoxPHFitter
-from lifelines.exceptions import ConvergenceError
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
@@ -22,8 +19,11 @@ from hypoxnet.geometry import Grid
 from hypoxnet.images import Volume, read_channel, read_mask
 from hypoxnet.maps.reference_region import reference_value
 from hypoxnet.quantities import Modality, quantity
+from hypoxnet.survival.regression import cause_specific_cox
 from hypoxnet.transforms.prepare import files_of, onto, region_masks, union
 from hypoxnet.transforms.settings import PrepareSettings
+
+log = logging.getLogger(__name__)
 
 Mask = NDArray[np.bool_]
 
@@ -222,10 +222,10 @@ def fit_volume_model(volumes_ml: Sequence[float], outcomes: Sequence[Outcome]) -
         outcomes: Likewise.
 
     Returns:
-        The model; None with fewer than two failures or without variation.
+        The model; None with fewer than two failures, without variation, or where the likelihood has no maximum.
 
     Source:
-        Cox 1972, J R Stat Soc B 34:187, as in lifelines.
+        Cox 1972, J R Stat Soc B 34:187, as in `cause_specific_cox`.
     """
     logs = np.log(np.maximum(np.asarray(volumes_ml, dtype=float), 1e-3))
     failed = np.array([outcome.event == FAILURE for outcome in outcomes])
@@ -234,12 +234,12 @@ def fit_volume_model(volumes_ml: Sequence[float], outcomes: Sequence[Outcome]) -
     centred = logs - logs.mean()
     if outcomes[0].is_binary:
         return VolumeModel(_logistic_slope(centred, failed), float(logs.mean()), "logistic")
-    frame = pd.DataFrame({"months": [o.months for o in outcomes], "failed": failed, "log_volume": centred})
-    try:
-        cox: Any = CoxPHFitter().fit(frame, "months", "failed")
-    except ConvergenceError:
+    months = np.array([outcome.months for outcome in outcomes], dtype=float)
+    cox = cause_specific_cox(months, failed.astype(np.int64), centred[:, None])
+    if cox is None:
+        log.warning("Cox's model of the volume has no solution in %d patients: there is no such baseline", len(logs))
         return None
-    return VolumeModel(float(cox.params_["log_volume"]), float(logs.mean()), "Cox")
+    return VolumeModel(float(cox.coefficients[0]), float(logs.mean()), "Cox")
 
 
 def _logistic_slope(x: NDArray[np.float64], failed: Mask) -> float:

@@ -6,14 +6,10 @@ Axis legend: B patients. Every ratio is of the cause-specific hazard: whoever ha
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from lifelines import CoxPHFitter
-from lifelines.exceptions import ConvergenceError, ConvergenceWarning
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize
 from scipy.stats import chi2
@@ -84,7 +80,7 @@ def hazard_ratios(
         separated: Take Firth's likelihood at once, where a combination of columns is known to have no event.
 
     Source:
-        Cox 1972, J R Stat Soc B 34:187; Lin and Wei 1989, J Am Stat Assoc 84:1074 (robust variance), as in lifelines.
+        `cause_specific_cox`, and Lin and Wei 1989, J Am Stat Assoc 84:1074 (robust variance of weighted patients).
         Heinze and Schemper 2001, Biometrics 57:114 (penalty).
 
     Example:
@@ -99,7 +95,7 @@ def hazard_ratios(
         return {name: HazardRatio(None, reason=reason) for name in columns}
     empty = _side_without_event(columns, failed)
     if not empty and not separated:
-        found = _cox(columns, months, failed) if weights is None else _weighted_cox(columns, months, failed, weights)
+        found = _cox(columns, months, failed, weights)
         if found:
             return found
     if weights is not None:
@@ -134,29 +130,14 @@ def _table(columns: Mapping[str, Array]) -> Array:
     return np.column_stack([np.asarray(values, dtype=float) for values in columns.values()])
 
 
-def _cox(columns: Mapping[str, Array], months: Array, failed: Mask) -> dict[str, HazardRatio]:
-    """Without weights; empty where the likelihood has no maximum."""
-    fit = cause_specific_cox(months, failed.astype(np.int64), _table(columns))
+def _cox(columns: Mapping[str, Array], months: Array, failed: Mask, weights: Array | None) -> dict[str, HazardRatio]:
+    """Empty where the likelihood has no maximum."""
+    fit = cause_specific_cox(months, failed.astype(np.int64), _table(columns), weights=weights)
     if fit is None:
         return {}
+    method = COX if weights is None else WEIGHTED
     rows = zip(columns, np.exp(fit.coefficients), fit.intervals(), fit.p_values, strict=True)
-    return {name: HazardRatio(float(v), float(i[0]), float(i[1]), float(p), COX) for name, v, i, p in rows}
-
-
-def _weighted_cox(columns: Mapping[str, Array], months: Array, failed: Mask, weights: Array) -> dict[str, HazardRatio]:
-    """With weights, as in lifelines; empty where the likelihood has no maximum."""
-    frame = pd.DataFrame({"(months)": months, "(failed)": failed, "(weight)": weights, **columns})
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", ConvergenceWarning)
-            table = CoxPHFitter().fit(frame, "(months)", "(failed)", weights_col="(weight)", robust=True).summary
-    except (ConvergenceError, ConvergenceWarning):
-        return {}
-    names = ("exp(coef)", "exp(coef) lower 95%", "exp(coef) upper 95%", "p")
-    rows = zip(columns, table.loc[list(columns), list(names)].to_numpy(), strict=True)
-    return {
-        name: HazardRatio(float(v), float(low), float(high), float(p), WEIGHTED) for name, (v, low, high, p) in rows
-    }
+    return {name: HazardRatio(float(v), float(i[0]), float(i[1]), float(p), method) for name, v, i, p in rows}
 
 
 class Firth:

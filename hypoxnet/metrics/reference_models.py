@@ -9,21 +9,17 @@ Axis legend: B patients, P columns, K times of events.
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from lifelines import CoxPHFitter
-from lifelines.exceptions import ConvergenceError, ConvergenceWarning
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
 from hypoxnet.cases import DEATH, FAILURE, Outcome
 from hypoxnet.metrics.scores import ReferenceRisk, RiskCurve
-from hypoxnet.survival.regression import full_rank
+from hypoxnet.survival.regression import cause_specific_cox, full_rank
 from hypoxnet.transforms.covariates import CovariateTerm, encode, encode_table, fit_term
 
 log = logging.getLogger(__name__)
@@ -127,7 +123,7 @@ def fit_reference(
         The model; None with fewer than two failures, when everybody failed, or when no covariate is left.
 
     Source:
-        Cox 1972, J R Stat Soc B 34:187, as in lifelines. Prentice et al. 1978, Biometrics 34:541 (a hazard per cause).
+        `cause_specific_cox`: Prentice et al. 1978, Biometrics 34:541 (a hazard per cause).
         Breslow 1974, Biometrics 30:89 (baseline).
     """
     event = np.array([outcome.event for outcome in outcomes], dtype=np.int64)
@@ -164,17 +160,12 @@ def _cause(columns: Array, months: Array, struck: NDArray[np.bool_]) -> CauseMod
         return None
     coefficients = np.zeros(columns.shape[1])
     if struck.sum() >= FEWEST_FAILURES:
-        frame = pd.DataFrame(columns).add_prefix("x")
-        names = list(frame.columns)
-        frame["months"], frame["struck"] = months, struck
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", ConvergenceWarning)
-                fitted = CoxPHFitter(penalizer=RIDGE).fit(frame, "months", "struck")
-            coefficients = fitted.params_[names].to_numpy(np.float64)
-        except (ConvergenceError, ConvergenceWarning) as error:
+        fitted = cause_specific_cox(months, struck.astype(np.int64), columns, ridge=RIDGE)
+        if fitted is None:
             # Weaker than it might be: what is beside the model must not look better than it is without a word.
-            log.warning("the Cox baseline has no solution and gives everybody the cohort's incidence: %s", error)
+            log.warning("the Cox baseline has no solution and gives everybody the cohort's incidence")
+        else:
+            coefficients = fitted.coefficients
     times, hits = np.unique(months[struck], return_counts=True)
     relative = np.exp(columns @ coefficients)
     at_risk = np.array([relative[months >= time].sum() for time in times])

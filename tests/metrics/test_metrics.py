@@ -151,6 +151,15 @@ def test_the_volume_model_ranks_large_tumours_as_worse_when_they_failed():
     assert fit_volume_model([1.0, 2.0], [Outcome(0, 5.0), Outcome(1, 5.0)]) is None
 
 
+def test_a_volume_that_separates_who_failed_gives_no_model_and_says_so(caplog):
+    volumes = [40.0, 30.0, 20.0, 10.0, 5.0]
+    outcomes = [Outcome(int(month < 9.0), month) for month in (3.0, 6.0, 12.0, 24.0, 36.0)]
+    assert fit_volume_model(volumes, outcomes) is None
+    assert "no solution in 5 patients" in caplog.text
+    mixed = [Outcome(int(month < 9.0), month) for month in (6.0, 12.0, 3.0, 24.0, 36.0)]
+    assert fit_volume_model(volumes, mixed).coefficient > 0
+
+
 def cohort(count=60):
     generator = np.random.default_rng(0)
     scores = []

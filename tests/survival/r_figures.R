@@ -1,6 +1,6 @@
 # Reference figures of R's survival and cmprsk for the cohorts in a folder of CSV files, as JSON on standard output.
 #   Rscript tests/survival/r_figures.R FOLDER
-# Columns: months, event (0 censored, 1 failure, 2 death without it), group, x1, x2, risk, horizon (constant).
+# Columns: months, event (0 censored, 1 failure, 2 death without it), group, x1, x2, risk, weight, horizon (constant).
 suppressMessages({library(survival); library(cmprsk)})
 
 number <- function(x) paste0("[", paste(ifelse(is.finite(x), formatC(as.numeric(x), digits = 12, format = "g", width = 1), "null"),
@@ -38,6 +38,11 @@ regression <- function(d, horizon) {
   exact <- coxph.control(eps = 1e-11, iter.max = 50)
   cox <- coxph(Surv(months, event == 1) ~ x1 + x2, data = d, control = exact)
   out <- list(cox = number(coef(cox)), cox_error = number(sqrt(diag(vcov(cox)))), cox_loglik = number(cox$loglik[2]))
+  weighted <- coxph(Surv(months, event == 1) ~ x1 + x2, data = d, weights = weight, robust = TRUE, control = exact)
+  # Half of theta times the squared coefficients of the scaled covariates.
+  ridged <- coxph(Surv(months, event == 1) ~ ridge(x1, x2, theta = 0.01 * nrow(d)), data = d, control = exact)
+  out <- c(out, list(weighted = number(coef(weighted)), weighted_error = number(sqrt(diag(vcov(weighted)))),
+                     ridged = number(coef(ridged)), ridged_error = number(sqrt(diag(ridged$var)))))
   if (!any(d$event == 2)) return(out)
   # Censorings a little later, so that no event ties with one: cmprsk and survival then mean the same weights.
   moved <- d$months + ifelse(d$event == 0, 1e-3, 0)

@@ -23,7 +23,7 @@ FIGURES = HERE / "r_figures.json"
 
 
 def cohorts() -> dict[str, pd.DataFrame]:
-    """By name: months, event, group, x1, x2, risk, horizon.
+    """By name: months, event, group, x1, x2, risk, weight, horizon.
 
     `bmt`, `cgvhd`: transplants, competing risks (Scrucca 2007; Pintilie 2006). `lung`: no competing risk. `ties`:
     drawn, 160 patients at 14 times.
@@ -36,7 +36,7 @@ def _frame(months, event, group, x1, x2, horizon):
     # A risk that is plausible and ties: rounded to hundredths.
     score = 0.6 * (frame.x1 - frame.x1.mean()) / frame.x1.std() + 0.3 * (frame.x2 - frame.x2.mean()) / frame.x2.std()
     frame["risk"] = (1 / (1 + np.exp(1.0 - score))).round(2)
-    return frame.assign(horizon=horizon)
+    return frame.assign(weight=0.5 + (np.arange(len(frame)) * 7 % 11) / 5, horizon=horizon)
 
 
 def _bmt():

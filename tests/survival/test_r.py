@@ -25,6 +25,7 @@ class Cohort:
         self.months, self.risk = frame["months"].to_numpy(), frame["risk"].to_numpy()
         self.event = frame["event"].to_numpy().astype(np.int64)
         self.group, self.x = frame["group"].to_numpy(), frame[["x1", "x2"]].to_numpy()
+        self.weight = frame["weight"].to_numpy()
         self.horizon = float(frame["horizon"].iloc[0])
         self.times = np.unique(self.months)
 
@@ -93,6 +94,22 @@ def test_cause_specific_regression_is_that_of_coxph(name):
     close(fit.coefficients, cohort.r["cox"])
     close(fit.standard_errors, cohort.r["cox_error"])
     close(fit.log_likelihood, cohort.r["cox_loglik"])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_weighted_regression_has_the_robust_errors_of_coxph_also_where_times_tie(name):
+    cohort = Cohort(name)
+    fit = cause_specific_cox(cohort.months, cohort.event, cohort.x, weights=cohort.weight)
+    close(fit.coefficients, cohort.r["weighted"])
+    close(fit.standard_errors, cohort.r["weighted_error"])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_ridge_is_that_of_coxph(name):
+    cohort = Cohort(name)
+    fit = cause_specific_cox(cohort.months, cohort.event, cohort.x, ridge=0.01)
+    close(fit.coefficients, cohort.r["ridged"])
+    close(fit.standard_errors, cohort.r["ridged_error"])
 
 
 @pytest.mark.parametrize("name", COMPETING)
