@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hypoxnet import __version__
 from hypoxnet.cli.dicom import add_import, add_to_dicom
+from hypoxnet.cli.export import add_export
 from hypoxnet.cli.map import add_map
 from hypoxnet.cli.phantom import add_phantom
 from hypoxnet.errors import HypoxNetError
@@ -42,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     add_map(verbs)
     add_import(verbs)
     add_to_dicom(verbs)
+    add_export(verbs)
     return parser
 
 

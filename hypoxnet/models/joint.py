@@ -91,8 +91,7 @@ class HypoxNet(nn.Module):
         mask = self.pooling_mask(features.segmentation, tumour, tumour_known)
         sums, weights = [], []
         for feature_map in features.pooled:
-            d, h, w = feature_map.shape[2:]
-            weight = nn.functional.adaptive_avg_pool3d(mask, (d, h, w))
+            weight = _averaged_to(mask, feature_map.shape[2:])
             sums.append((feature_map.float() * weight).sum(dim=(2, 3, 4)))
             weights.append(weight.sum(dim=(2, 3, 4)).expand(-1, feature_map.shape[1]))
         return Encoded(features.segmentation, features.deep, torch.cat(sums, dim=1), torch.cat(weights, dim=1))
@@ -128,9 +127,7 @@ class HypoxNet(nn.Module):
         inside = probability * mask if self.spec.outcome.pool == "contour" else probability
         tumour_ml = mask.sum(dim=(2, 3, 4)) * self.spec.voxel_ml
         region_ml = inside.sum(dim=(2, 3, 4)) * self.spec.voxel_ml
-        fraction = region_ml / tumour_ml.clamp(min=self.spec.voxel_ml)
-        volumes = torch.log1p(torch.cat([tumour_ml, region_ml], dim=1)) / LOG_VOLUME_SCALE
-        return torch.cat([volumes, fraction], dim=1)
+        return read_outs_of(self.spec, tumour_ml, region_ml)
 
     def outcome(
         self, pooled_sum: Tensor, pooled_weight: Tensor, read_outs: Tensor, covariates: Tensor, covariates_known: Tensor
@@ -138,11 +135,34 @@ class HypoxNet(nn.Module):
         """Outputs of the outcome head, of what the windows of a patient add up to; B 0 0 without a head."""
         if self.head is None:
             return pooled_sum.new_zeros((len(pooled_sum), 0, 0))
-        pooled = pooled_sum / pooled_weight.clamp(min=1e-3)
-        outputs: Tensor = self.head(pooled, read_outs, covariates, covariates_known)
+        outputs: Tensor = self.head(mean_of_pooled(pooled_sum, pooled_weight), read_outs, covariates, covariates_known)
         return outputs
 
     def outcome_of_covariates(self, covariates: Tensor, covariates_known: Tensor) -> Tensor:
         """What `outcome` gives in a model of covariates alone; B P and B P."""
         nothing = covariates.new_zeros((len(covariates), 0))
         return self.outcome(nothing, nothing, nothing, covariates, covariates_known)
+
+
+def _averaged_to(mask: Tensor, shape: torch.Size) -> Tensor:
+    """B 1 D H W averaged over the blocks that belong to each voxel of a coarser map, B 1 d h w."""
+    if torch.compiler.is_exporting():
+        # The blocks of a box whose sides are multiples; adaptive pooling to sizes that are not known has no ONNX.
+        block = [whole // part for whole, part in zip(mask.shape[2:], shape, strict=True)]
+        return nn.functional.avg_pool3d(mask, block)
+    d, h, w = shape
+    return nn.functional.adaptive_avg_pool3d(mask, (d, h, w))
+
+
+def mean_of_pooled(pooled_sum: Tensor, pooled_weight: Tensor) -> Tensor:
+    """Mean features inside the tumour, B F, from what windows add up to; near 0 where there is no tumour."""
+    return pooled_sum / pooled_weight.clamp(min=1e-3)
+
+
+def read_outs_of(spec: ModelSpec, tumour_ml: Tensor, region_ml: Tensor) -> Tensor:
+    """`HypoxNet.read_outs` from volumes in mL, B 1 and B K; none where the head reads no volumes."""
+    if not spec.outcome.volumes:
+        return tumour_ml.new_zeros((len(tumour_ml), 0))
+    fraction = region_ml / tumour_ml.clamp(min=spec.voxel_ml)
+    volumes = torch.log1p(torch.cat([tumour_ml, region_ml], dim=1)) / LOG_VOLUME_SCALE
+    return torch.cat([volumes, fraction], dim=1)

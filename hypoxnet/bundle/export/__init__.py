@@ -1,0 +1,1 @@
+"""Forms in which a bundle serves programs that do not know HypoxNet."""
