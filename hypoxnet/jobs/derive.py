@@ -8,17 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
-
 from hypoxnet.cases import CaseRecord
 from hypoxnet.errors import CaseError, HypoxNetError
 from hypoxnet.files import replacing_folder, sha256_of
+from hypoxnet.jobs.completing import complete_each
 from hypoxnet.jobs.maps import MapRequest, make_maps, write_maps
 from hypoxnet.jobs.ratios import make_ratio, ratios_of
 from hypoxnet.maps.config import MapsConfig
@@ -164,26 +162,9 @@ def complete_cohort(records: Sequence[CaseRecord], cache: MapCache) -> tuple[tup
         records: The cohort.
         cache: Where maps go.
 
-    Returns:
-        The records that could be completed, in their order, and for the others the reason by key.
-
-    Raises:
-        CaseError: None could.
+    Returns and raises what `complete_each` does.
     """
     needing = [record for record in records if record.raw or any(ratios_of(record, cache.wanted))]
     if not needing:
         return tuple(records), {}
-    completed, reasons = [], {}
-    for record in track(records, description="making maps", transient=True):
-        try:
-            completed.append(cache.complete(record))
-        except HypoxNetError as error:
-            reasons[record.key] = str(error)
-            # The log has no handler yet: the run folder is made after the cohort is known.
-            print(f"left out: {error}", file=sys.stderr)
-            log.warning("left out: %s", error)
-    if not completed:
-        raise CaseError(
-            f"maps could be made for none of {len(records)} cases; the first: {next(iter(reasons.values()))}"
-        )
-    return tuple(completed), reasons
+    return complete_each(records, cache.complete, doing="making maps", failure="maps could be made for none")
