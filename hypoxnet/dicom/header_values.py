@@ -244,7 +244,7 @@ def b_values_s_per_mm2(dataset: Dataset) -> tuple[float, ...]:
     """The b-value of a classic instance, s/mm2: the standard element, else the private one of its manufacturer.
 
     Source:
-        PS3.3 C.8.13.5.9; for GE, whose element adds 1e9 to some values, dcm2niix issue 602.
+        PS3.3 C.8.13.5.9; for GE, whose element adds 1e9 to some values, a known report to dcm2niix.
     """
     standard = numbers(dataset, "DiffusionBValue")
     if standard:
