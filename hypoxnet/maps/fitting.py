@@ -6,7 +6,7 @@ Axis legend: P parameters, E known values per voxel (B1, T1 ...), T samples, N v
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from hypoxnet.errors import MapError
 from hypoxnet.maps.blocks import cpu_workers, each_block, voxels_per_block
-from hypoxnet.maps.small_matrices import diagonal, inverse_diagonal, solve
+from hypoxnet.maps.small_matrices import diagonal, inverse_diagonal
+from hypoxnet.maps.voxel_state import VoxelState, sums_of_products, without_held
 
 # Fewer voxels are one block: two would pay twice for starting each operation.
 SPLIT_FROM = 20_000
@@ -260,39 +261,6 @@ class _Output:
         self.status[index] = solved.status
 
 
-@dataclass(slots=True)
-class _State:
-    """The voxels still in work."""
-
-    values: Tensor
-    cost: Tensor
-    gradient: Tensor
-    curvature: Tensor
-    damping: Tensor
-    growth: Tensor
-    finished: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.finished = torch.zeros_like(self.cost, dtype=torch.bool)
-
-    def select(self, index: Tensor) -> _State:
-        return _State(
-            self.values[:, index],
-            self.cost[index],
-            self.gradient[:, index],
-            self.curvature[:, :, index],
-            self.damping[index],
-            self.growth[index],
-        )
-
-    def write_into(self, whole: _State, index: Tensor) -> None:
-        whole.values[:, index] = self.values
-        whole.cost[index] = self.cost
-        whole.gradient[:, index] = self.gradient
-        whole.curvature[:, :, index] = self.curvature
-        whole.finished[index] = self.finished
-
-
 class _Problem:
     """A model with its weights: solves one block of voxels."""
 
@@ -322,23 +290,25 @@ class _Problem:
         inset = 1e-3 * torch.where(torch.isfinite(high - low), high - low, fallback.abs())
         return torch.minimum(torch.maximum(start, low + inset), high - inset)
 
-    def _evaluate(self, values: Tensor, signal: Tensor, known: Tensor) -> _State:
+    def _evaluate(self, values: Tensor, signal: Tensor, known: Tensor) -> VoxelState:
         predicted, jacobian = self.model.evaluate(values, known)
         residual = signal - predicted
         weighted = residual if self.weights is None else residual * self.weights[:, None]
         cost = (residual * weighted).sum(0)
         gradient = torch.stack([(row * weighted).sum(0) for row in jacobian])
         if self.weights is None:
-            curvature = _products(jacobian, jacobian)
+            curvature = sums_of_products(jacobian, jacobian)
         else:
-            curvature = _products(jacobian, jacobian * self.weights[:, None])
+            curvature = sums_of_products(jacobian, jacobian * self.weights[:, None])
         ones = torch.ones_like(cost)
-        return _State(values, cost, gradient, curvature, 1e-3 * ones, 2 * ones)
+        return VoxelState(values, cost, gradient, curvature, 1e-3 * ones, 2 * ones)
 
     def _energy(self, signal: Tensor) -> Tensor:
         return (signal**2 if self.weights is None else signal**2 * self.weights[:, None]).sum(0)
 
-    def _iterate(self, whole: _State, signal: Tensor, known: Tensor, energy: Tensor, low: Tensor, high: Tensor) -> None:
+    def _iterate(
+        self, whole: VoxelState, signal: Tensor, known: Tensor, energy: Tensor, low: Tensor, high: Tensor
+    ) -> None:
         """Iterate all voxels of a block; those that are finished are left out as soon as a quarter is."""
         index = torch.arange(signal.shape[1], device=signal.device)
         part = whole
@@ -357,10 +327,12 @@ class _Problem:
         if part is not whole:
             part.write_into(whole, index)
 
-    def _step(self, state: _State, signal: Tensor, known: Tensor, energy: Tensor, low: Tensor, high: Tensor) -> None:
+    def _step(
+        self, state: VoxelState, signal: Tensor, known: Tensor, energy: Tensor, low: Tensor, high: Tensor
+    ) -> None:
         tolerance = self.options.tolerance_for(signal.dtype)
-        held = _held(state, low, high)
-        step = _damped_step(state, held)
+        held = state.held(low, high)
+        step = state.damped_step(held)
         trial_values = torch.minimum(torch.maximum(state.values + step, low), high)
         moved = trial_values - state.values
         trial = self._evaluate(trial_values, signal, known)
@@ -375,24 +347,14 @@ class _Problem:
         small_fall = (promised <= tolerance**2 * state.cost) & (fall.abs() <= tolerance * state.cost)
         exact = state.cost <= (8 * torch.finfo(signal.dtype).eps) ** 2 * energy
         stuck = state.damping > 1e8
-        self._accept(state, trial, better, gain)
+        state.accept(trial, better, gain)
         state.finished |= (better & (small_step | small_fall)) | (small_step & small_fall) | exact | stuck
 
-    @staticmethod
-    def _accept(state: _State, trial: _State, better: Tensor, gain: Tensor) -> None:
-        state.values = torch.where(better, trial.values, state.values)
-        state.cost = torch.where(better, trial.cost, state.cost)
-        state.gradient = torch.where(better, trial.gradient, state.gradient)
-        state.curvature = torch.where(better, trial.curvature, state.curvature)
-        eased = state.damping * (1 - (2 * gain.clamp(0, 1) - 1) ** 3).clamp(min=1 / 3)
-        state.damping = torch.where(better, eased, state.damping * state.growth).clamp(min=1e-12)
-        state.growth = torch.where(better, torch.full_like(state.growth, 2.0), 2 * state.growth)
-
-    def _finish(self, state: _State, signal: Tensor, low: Tensor, high: Tensor) -> _Output:
+    def _finish(self, state: VoxelState, signal: Tensor, low: Tensor, high: Tensor) -> _Output:
         variance = state.cost / self.free
         held = (state.values <= low) | (state.values >= high)
         at_bound = held & (high > low)
-        curvature = _without(state.curvature, held)
+        curvature = without_held(state.curvature, held)
         errors = torch.sqrt(inverse_diagonal(curvature) * variance)
         errors = torch.where(held, float("nan"), errors)
         spread = self._energy(signal - signal.mean(0))
@@ -408,38 +370,3 @@ class _Problem:
             torch.where(good, 1 - state.cost / spread.clamp(min=tiny), nan),
             status,
         )
-
-
-def _products(left: Tensor, right: Tensor) -> Tensor:
-    """P x P x N sums over samples of the products of rows; symmetric, so half is computed."""
-    size = len(left)
-    out = left.new_empty(size, size, left.shape[2])
-    for row in range(size):
-        for column in range(row + 1):
-            torch.sum(left[row] * right[column], 0, out=out[row, column])
-            if column < row:
-                out[column, row] = out[row, column]
-    return out
-
-
-def _held(state: _State, low: Tensor, high: Tensor) -> Tensor:
-    """Parameters that are fixed, or stand on a bound and would go beyond it."""
-    beyond = ((state.values <= low) & (state.gradient < 0)) | ((state.values >= high) & (state.gradient > 0))
-    return beyond | (low >= high)
-
-
-def _without(curvature: Tensor, held: Tensor) -> Tensor:
-    """The curvature with held parameters cut out: zero rows and columns, 1 on the diagonal."""
-    free = (~held).to(curvature.dtype)
-    cut = curvature * free[:, None] * free[None]
-    for row in range(len(held)):
-        cut[row, row] += held[row].to(curvature.dtype)
-    return cut
-
-
-def _damped_step(state: _State, held: Tensor) -> Tensor:
-    curvature = _without(state.curvature, held)
-    tiny = torch.finfo(curvature.dtype).tiny
-    for row in range(len(held)):
-        curvature[row, row] += state.damping * curvature[row, row].clamp(min=tiny)
-    return solve(curvature, torch.where(held, 0.0, state.gradient))
