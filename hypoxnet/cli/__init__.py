@@ -51,7 +51,8 @@ def _add_check(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     check = verbs.add_parser(
         "check",
         help="look at a manifest and every file it names",
-        description="Print a table of the cohort, and every fault with its line; exit status 2 when there is one.",
+        description="Print a table of the cohort, and every fault with its line; exit status 2 when there is one. One "
+        "patient under two names is a fault, a column that is the outcome or the follow-up a warning.",
         epilog="example: hypoxnet check cohort.csv",
     )
     check.add_argument("manifest", type=Path, help="CSV or TSV of the cohort")
@@ -80,6 +81,8 @@ def _check(options: argparse.Namespace) -> int:
     for what, figure in inspection.table():
         table.add_row(what, figure)
     Console().print(table)
+    for warning in inspection.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     if not inspection.faults:
         return OK
     for fault in inspection.faults:

@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 
 from hypoxnet.cases import CENSORED, DEATH, FAILURE, CaseRecord
+from hypoxnet.data.leak import Leak
+from hypoxnet.data.leakage import leaks_of_manifest
 from hypoxnet.data.manifest import line_of, parse_manifest, rows_without_images
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.geometry import Grid
@@ -49,11 +51,13 @@ class Inspection:
         path: The manifest.
         cases: One report per row.
         faults: Faults of the manifest and of the files, by line.
+        warnings: What would stop a training that reads it, by line.
     """
 
     path: Path
     cases: tuple[CaseReport, ...]
     faults: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def table(self) -> list[tuple[str, str]]:
         """The cohort in numbers: what, and how many."""
@@ -84,6 +88,8 @@ def inspect_manifest(
 ) -> Inspection:
     """Look at a manifest and at every file it names.
 
+    What training refuses as a leak is looked for as well: in the images themselves, whatever `headers_only` says.
+
     Args:
         path: The manifest.
         headers_only: Read headers but no voxels: seconds instead of minutes, but ranges, units and masks are not seen.
@@ -104,8 +110,19 @@ def inspect_manifest(
     without = rows_without_images(records)
     # A cohort without any image is one for a model of covariates alone.
     faults = (*faults, *(without if len(without) < len(records) else ()))
-    every = [*faults, *(fault for report in reports for fault in report.faults)]
-    return Inspection(path, tuple(reports), tuple(sorted(every, key=line_of)))
+    leaks = leaks_of_manifest(records)
+    every = [*faults, *(fault for report in reports for fault in report.faults), *_sentences(leaks, stops=True)]
+    return Inspection(
+        path,
+        tuple(reports),
+        tuple(sorted(every, key=line_of)),
+        tuple(sorted(_sentences(leaks, stops=False), key=line_of)),
+    )
+
+
+def _sentences(leaks: Iterable[Leak], *, stops: bool) -> Iterator[str]:
+    """What training would refuse, or would warn of, with its line."""
+    return (f"line {leak.line}: {leak.sentence}" for leak in leaks if leak.stops == stops)
 
 
 def _each(

@@ -7,28 +7,20 @@ outcome; `follow_up`, a covariate that is the time of follow-up.
 
 from __future__ import annotations
 
-import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from math import prod
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import fisher_exact, rankdata, spearmanr
 
 from hypoxnet.cases import CENSORED, DEATH, FAILURE, CaseRecord
+from hypoxnet.data.duplicates import patients_of, same_images, same_patients
+from hypoxnet.data.leak import Leak
 from hypoxnet.data.splits import Split
-from hypoxnet.errors import ConfigError
-from hypoxnet.files import sha256_of
 
-# Of files of one size: this much at three places tells images apart without reading them whole.
-SAMPLE_BYTES = 16384
-# Two patients agree in everything by chance: at most this many pairs are expected before the two are one patient.
-COINCIDENCES = 0.01
 # Present in at most, or at least, these shares of a site's patients: rarely there, commonly there.
 RARELY, COMMONLY = 0.05, 0.5
 # Smaller sites lack a channel by chance.
@@ -41,7 +33,6 @@ ENOUGH_EVENTS = 10
 # A covariate that ranks patients like their months of follow-up.
 LARGEST_CORRELATION = 0.9
 ENOUGH_FOLLOWED = 20
-SHOWN = 10
 
 WORDS = (
     "followup|follow_up|fu_(months|days|years|time)|(months|days|years|time)_fu|last_(visit|contact|seen|news)|time_to|"
@@ -51,23 +42,10 @@ WORDS = (
 )
 NAMED_AFTER_FOLLOW_UP = re.compile(rf"(^|_)({WORDS})(_|$)", re.IGNORECASE)
 
+REMEDY = "leave it out of data.covariates, or delete the column"
+
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Leak:
-    """One thing that was found.
-
-    Args:
-        kind: As `split.allow_leakage` names it.
-        sentence: The evidence and the remedy.
-        stops: Whether the run must not go on unless the kind is allowed; else it is a warning.
-    """
-
-    kind: str
-    sentence: str
-    stops: bool = True
 
 
 def find_leaks(
@@ -96,47 +74,40 @@ def find_leaks(
     )
 
 
-def refuse_leaks(leaks: Sequence[Leak], allowed: Sequence[str]) -> tuple[str, ...]:
-    """Stop where a leak stops a run.
+def leaks_of_manifest(records: Sequence[CaseRecord]) -> tuple[Leak, ...]:
+    """What a manifest shows before anybody is withheld and before inputs are chosen.
+
+    One patient under two names stops every design but one whose folds keep the two together. A covariate or a channel
+    that would stop a run is no fault of a manifest, which may hold what no model reads: it is told as a warning.
 
     Args:
-        leaks: What was found.
-        allowed: Kinds that the user knows of, `split.allow_leakage`.
-
-    Returns:
-        The sentences of all the others, as warnings.
-
-    Raises:
-        ConfigError: A leak stops the run and its kind is not allowed; with the evidence of the first ones.
+        records: The cohort.
 
     Example:
-        >>> refuse_leaks([Leak("site_code", "ADC is there at the site north only", stops=False)], [])
-        ('ADC is there at the site north only',)
+        >>> leaks_of_manifest([CaseRecord("P1"), CaseRecord("P2")])
+        ()
     """
-    fatal = [leak for leak in leaks if leak.stops and leak.kind not in allowed]
-    if not fatal:
-        return tuple(leak.sentence for leak in leaks)
-    kinds = ",".join(dict.fromkeys(leak.kind for leak in fatal))
-    more = [f"(and {len(fatal) - SHOWN} more)"] if len(fatal) > SHOWN else []
-    raise ConfigError(
-        "\n".join(
-            [
-                "the figures on withheld patients would be too good:",
-                *(f"{leak.kind}: {leak.sentence}" for leak in fatal[:SHOWN]),
-                *more,
-                f"where this is known and meant, say 'split.allow_leakage=[{kinds}]'",
-            ]
-        )
+    fold = {record.case_id: record.fold for record in records}
+    channels = dict.fromkeys(name for record in records for name in record.channels)
+    covariates = dict.fromkeys(name for record in records for name in record.covariates)
+
+    def apart(one: str, other: str) -> bool:
+        return fold[one] is None or fold[one] != fold[other]
+
+    inputs = (
+        *site_codes(records, channels=tuple(channels), covariates=tuple(covariates), stops=False),
+        *outcomes_among(records, tuple(covariates)),
+        *follow_up_among(records, tuple(covariates)),
+    )
+    return (
+        *same_images(records, apart),
+        *same_patients(records, apart),
+        *(replace(leak, stops=False) for leak in inputs),
     )
 
 
 def _distinct(records: Iterable[CaseRecord]) -> tuple[CaseRecord, ...]:
     return tuple({record.key: record for record in records}.values())
-
-
-def _patients(records: Sequence[CaseRecord]) -> list[CaseRecord]:
-    """The first record of every patient."""
-    return list({record.case_id: record for record in reversed(records)}.values())[::-1]
 
 
 def _sides(parts: Sequence[Split]) -> Callable[[str, str], bool]:
@@ -150,111 +121,6 @@ def _sides(parts: Sequence[Split]) -> Callable[[str, str], bool]:
         )
 
     return across
-
-
-def same_images(records: Sequence[CaseRecord], across: Callable[[str, str], bool]) -> Iterator[Leak]:
-    """One image file under two patients. Sizes are compared first, then samples, and contents only where those agree.
-
-    An image that was saved anew with another compression is not recognised.
-
-    Args:
-        records: The cohort.
-        across: Whether two patients are on different sides.
-    """
-    by_size: dict[int, list[tuple[CaseRecord, str, Path]]] = defaultdict(list)
-    for record in records:
-        for name, path in _images(record):
-            if os.access(path, os.R_OK):  # whoever reads the image says what is wrong with it
-                by_size[path.stat().st_size].append((record, name, path))
-    told: set[tuple[str, str]] = set()
-    for alike in by_size.values():
-        for same in _groups(_groups([alike], lambda entry: _sampled(entry[2])), lambda entry: sha256_of(entry[2])):
-            for (one, one_name, one_path), (other, other_name, other_path) in islice(_pairs(same, across), SHOWN + 1):
-                if (one.case_id, other.case_id) in told:
-                    continue
-                told.add((one.case_id, other.case_id))
-                yield Leak(
-                    "same_image",
-                    f"{one.key} (line {one.line}) and {other.key} (line {other.line}) have the same image, "
-                    f"{one_name} {one_path} and {other_name} {other_path} are identical; give one patient one case_id",
-                )
-
-
-Entry = tuple[CaseRecord, str, Path]
-
-
-def _groups(groups: Iterable[Sequence[Entry]], read: Callable[[Entry], object]) -> Iterator[list[Entry]]:
-    """Groups cut into smaller ones by what is read of each entry; a group of one patient is not read."""
-    for group in groups:
-        if len({record.case_id for record, _, _ in group}) < 2:
-            continue
-        finer: dict[object, list[Entry]] = defaultdict(list)
-        for entry in group:
-            finer[read(entry)].append(entry)
-        yield from (part for part in finer.values() if len({record.case_id for record, _, _ in part}) > 1)
-
-
-def _pairs(same: Sequence[Entry], across: Callable[[str, str], bool]) -> Iterator[tuple[Entry, Entry]]:
-    """Pairs of different patients on different sides."""
-    for number, one in enumerate(same):
-        for other in same[number + 1 :]:
-            if one[0].case_id != other[0].case_id and across(one[0].case_id, other[0].case_id):
-                yield one, other
-
-
-def _images(record: CaseRecord) -> Iterator[tuple[str, Path]]:
-    yield from ((name, path) for name, path in record.channels.items() if name not in record.derived)
-    yield from ((name, path) for name, paths in record.raw.items() for path in paths)
-
-
-def _sampled(path: Path) -> bytes:
-    """Bytes of a file at a quarter, a half and three quarters of it, where images have their voxels."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        found = b""
-        for place in (1, 2, 3):
-            stream.seek(place * size // 4)
-            found += stream.read(SAMPLE_BYTES)
-    return found
-
-
-def same_patients(records: Sequence[CaseRecord], across: Callable[[str, str], bool]) -> Iterator[Leak]:
-    """Two patients who agree in outcome and every known covariate, which chance does not explain.
-
-    Chance is what the frequencies of the values in the cohort would give if covariates were independent; two patients
-    censored at the same visit with the same two codes are therefore no finding, the same months to a tenth with eight
-    equal covariates are one.
-
-    Args:
-        records: The cohort.
-        across: Whether two patients are on different sides.
-    """
-    known = [record for record in _patients(records) if record.outcome is not None and record.covariates]
-    alike: dict[frozenset[tuple[str, float]], list[CaseRecord]] = defaultdict(list)
-    for record in known:
-        alike[_values(record)].append(record)
-    counts = Counter(item for record in known for item in _values(record))
-    asked = Counter(name for record in known for name, _ in _values(record))
-    possible = len(known) * (len(known) - 1) / 2
-    for values, group in alike.items():
-        # Without the two themselves, and with half a patient so that a value nobody else has is rare, not impossible.
-        expected = possible * prod((counts[item] - 1.5) / max(asked[item[0]] - 1, 1) for item in values)
-        if len(group) < 2 or expected >= COINCIDENCES:
-            continue
-        for one, other in ((a, b) for n, a in enumerate(group) for b in group[n + 1 :]):
-            if across(one.case_id, other.case_id):
-                yield Leak(
-                    "same_patient",
-                    f"{one.key} (line {one.line}) and {other.key} (line {other.line}) agree in the outcome and in "
-                    f"{len(one.covariates)} covariates, chance makes {expected:.1g} such pairs in {len(known)} "
-                    "patients; give one patient one case_id",
-                )
-
-
-def _values(record: CaseRecord) -> frozenset[tuple[str, float]]:
-    assert record.outcome is not None
-    months = -1.0 if record.outcome.months is None else record.outcome.months
-    return frozenset({("(event)", record.outcome.event), ("(months)", months), *record.covariates.items()})
 
 
 def site_codes(
@@ -271,19 +137,20 @@ def site_codes(
         covariates: Inputs.
         stops: Whether it stops the run. If not, it is a warning, and only where the rates of failure differ too.
     """
-    patients = _patients(records)
+    patients = patients_of(records)
     size = Counter(record.site for record in patients)
     sites = [site for site in sorted(size) if site and size[site] >= SMALLEST_SITE]
-    reads: list[tuple[str, str, Callable[[CaseRecord], Mapping[str, object]]]] = [
-        *((name, "data.channels", lambda record: record.channels) for name in channels),
-        *((name, "data.covariates", lambda record: record.covariates) for name in covariates),
+    reads: list[tuple[str, bool, Callable[[CaseRecord], Mapping[str, object]]]] = [
+        *((name, False, lambda record: record.channels) for name in channels),
+        *((name, True, lambda record: record.covariates) for name in covariates),
     ]
-    for name, setting, read in reads:
+    for name, is_covariate, read in reads:
         having = Counter(record.site for record in patients if name in read(record))
         with_it = [site for site in sites if having[site] >= COMMONLY * size[site]]
         without = [site for site in sites if having[site] <= RARELY * size[site]]
         if not with_it or not without or len(with_it) + len(without) < len(sites):
             continue
+        setting = "data.covariates" if is_covariate else "data.channels"
         rates, p = _rates(patients, with_it, without)
         if not stops and not p < LEVEL:
             continue
@@ -293,6 +160,7 @@ def site_codes(
             f"presence tells the site ({rates}); leave it out of {setting}, or the sites that lack it out of the "
             "manifest",
             stops,
+            covariate=name if is_covariate else "",
         )
 
 
@@ -332,8 +200,9 @@ def outcomes_among(records: Sequence[CaseRecord], covariates: Sequence[str]) -> 
                 yield Leak(
                     "label_input",
                     f"the covariate {name} tells the {int(happened.sum())} {what} from the {int((~happened).sum())} "
-                    f"others with an area under the curve of {area:.3f}, nothing measured before treatment does; "
-                    "leave it out of data.covariates",
+                    f"others with an area under the curve of {area:.3f}, nothing measured before treatment does: it "
+                    f"is the outcome in other words, or was written down after it; {REMEDY}",
+                    covariate=name,
                 )
                 break
 
@@ -353,7 +222,8 @@ def follow_up_among(records: Sequence[CaseRecord], covariates: Sequence[str]) ->
             yield Leak(
                 "follow_up",
                 f"the covariate {name} is named after the follow-up ({found[2]}), which nobody knows before treatment; "
-                "leave it out of data.covariates",
+                f"{REMEDY}",
+                covariate=name,
             )
             continue
         values, events, months = _known(records, name)
@@ -363,7 +233,8 @@ def follow_up_among(records: Sequence[CaseRecord], covariates: Sequence[str]) ->
                 yield Leak(
                     "follow_up",
                     f"the covariate {name} ranks {who} patients like their months of follow-up (Spearman {rho:+.3f}, "
-                    f"{int(chosen.sum())} patients); leave it out of data.covariates",
+                    f"{int(chosen.sum())} patients), so it tells how long somebody was seen and not how ill; {REMEDY}",
+                    covariate=name,
                 )
                 break
 
@@ -376,7 +247,7 @@ def _known(records: Sequence[CaseRecord], name: str) -> tuple[Array, NDArray[np.
             record.outcome.event,
             np.nan if record.outcome.months is None else record.outcome.months,
         )
-        for record in _patients(records)
+        for record in patients_of(records)
         if record.outcome is not None and name in record.covariates
     ]
     table = np.array(rows, dtype=float).reshape(-1, 3)

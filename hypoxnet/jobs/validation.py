@@ -8,7 +8,8 @@ from typing import Any
 
 from hypoxnet.cases import CaseRecord
 from hypoxnet.data.config import SplitConfig
-from hypoxnet.data.leakage import find_leaks, refuse_leaks
+from hypoxnet.data.leak import refuse_leaks
+from hypoxnet.data.leakage import find_leaks
 from hypoxnet.data.splits import Split
 from hypoxnet.metrics.repeats import figures_of_repeats, mean_of_repeats
 from hypoxnet.metrics.scores import CaseScore
@@ -34,7 +35,7 @@ def checked_for_leaks(
         covariates=settings.covariates,
         sites_withheld=config.kind == "leave_site_out",
     )
-    warnings = refuse_leaks(found, config.allow_leakage)
+    warnings = refuse_leaks(found, config.allow_leakage, settings.covariates)
     return {fold: replace(part, notes=(*part.notes, *warnings)) for fold, part in parts.items()}
 
 

@@ -155,6 +155,37 @@ def test_the_command_prints_the_table_and_ends_with_0_or_2(cohort, capsys):
     assert "the file does not exist" in capsys.readouterr().err
 
 
+def test_the_same_image_under_another_name_is_a_fault(cohort, capsys):
+    (cohort.parent / "P2_pet.nii.gz").write_bytes((cohort.parent / "P1_pet.nii.gz").read_bytes())
+    assert cli.main(["check", str(cohort), "--headers-only"]) == 2
+    assert "line 3: P1 (line 2) and P2 (line 3) have the same image" in capsys.readouterr().err
+
+
+def table_of_covariates(path, *, extra="", copied=False):
+    """Forty patients without images, one of whom may stand there twice."""
+    generator = np.random.default_rng(5)
+    rows = [
+        f"P{n},{generator.uniform(40, 80):.1f},{generator.uniform(9, 16):.1f},{generator.uniform(2, 60):.1f},{n % 2}"
+        + (f",{n % 5}" if extra else "")
+        for n in range(40)
+    ]
+    rows += ["COPY" + rows[7].removeprefix("P7")] if copied else []
+    path.write_text(f"case_id,age,hb_g_dl,lrc_months,lrc_event{extra}\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_the_same_row_under_another_name_is_a_fault_without_images_too(tmp_path, capsys):
+    assert cli.main(["check", str(table_of_covariates(tmp_path / "honest.csv"))]) == 0
+    assert capsys.readouterr().err == ""
+    assert cli.main(["check", str(table_of_covariates(tmp_path / "copied.csv", copied=True))]) == 2
+    assert "line 42: P7 (line 9) and COPY (line 42) agree in the outcome and in 2 covariates" in capsys.readouterr().err
+
+
+def test_a_column_that_training_would_refuse_is_a_warning(tmp_path, capsys):
+    assert cli.main(["check", str(table_of_covariates(tmp_path / "cohort.csv", extra=",x_relapse"))]) == 0
+    assert "warning: line 1: the covariate x_relapse is named after the follow-up" in capsys.readouterr().err
+
+
 def test_the_command_loads_no_torch():
     code = (
         "import sys, hypoxnet.cli, hypoxnet.data.inspection; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"

@@ -8,7 +8,8 @@ import pytest
 
 from hypoxnet.cases import CaseRecord, Outcome
 from hypoxnet.data.config import KINDS_OF_LEAK, SplitConfig
-from hypoxnet.data.leakage import Leak, find_leaks, refuse_leaks
+from hypoxnet.data.leak import Leak, refuse_leaks
+from hypoxnet.data.leakage import find_leaks, leaks_of_manifest
 from hypoxnet.data.splits import splits_of
 from hypoxnet.errors import ConfigError
 from hypoxnet.phantom.patients import draw_patient
@@ -197,10 +198,44 @@ def test_honest_names_that_sound_alike_are_no_leak(tmp_path, name):
 
 def test_a_leak_stops_the_run_until_it_is_allowed():
     found = [Leak("same_image", "A and B have the same image"), Leak("site_code", "ADC tells the site", stops=False)]
-    with pytest.raises(ConfigError, match=r"same_image: A and B .*\n.*split\.allow_leakage=\[same_image\]"):
+    with pytest.raises(ConfigError, match=r"same_image: A and B .*\n.*split\.allow_leakage .* kind \(same_image\)"):
         refuse_leaks(found, [])
     assert refuse_leaks(found, ["same_image"]) == ("A and B have the same image", "ADC tells the site")
     assert refuse_leaks([], []) == ()
+
+
+def test_a_refusal_explains_and_gives_what_trains_without_before_it_names_the_last_resort(tmp_path):
+    records = [replace(r, covariates=r.covariates | {"x_marker": float(r.outcome.event)}) for r in honest(tmp_path)]
+    names = ["age", "x_marker", "hpv"]
+    with pytest.raises(ConfigError) as refused:
+        refuse_leaks(leaks(records, covariates=names), [], names)
+    first, finding, remedy, last = str(refused.value).splitlines()
+    assert first.startswith("nothing was trained: ")
+    assert "the outcome in other words, or was written down after it" in finding
+    assert remedy == "to train without: 'data.covariates=[age,hpv]'"
+    assert "figures mean nothing" in last
+    # Nothing that could be pasted.
+    assert "allow_leakage=" not in str(refused.value)
+
+
+def test_a_manifest_alone_shows_one_patient_under_two_names(tmp_path):
+    records = with_images(honest(tmp_path))
+    assert leaks_of_manifest(records) == ()
+    twin = next(n for n, r in enumerate(records) if r.outcome.months < 50 and len(r.covariates) > 8)
+    copies = [replace(records[twin], case_id="Q", line=200, channels={}), replace(records[0], case_id="R", line=201)]
+    found = leaks_of_manifest([*records, copies[0], replace(copies[1], covariates={})])
+    assert [(leak.kind, leak.line, leak.stops) for leak in found] == [
+        ("same_image", 201, True),
+        ("same_patient", 200, True),
+    ]
+    together = [replace(record, fold=0) for record in (*records, *copies)]
+    assert leaks_of_manifest(together) == ()
+
+
+def test_a_manifest_may_hold_an_outcome_among_its_covariates_but_is_told(tmp_path):
+    records = [replace(r, covariates={"x_recurrence": float(n % 7)}) for n, r in enumerate(honest(tmp_path))]
+    (found,) = leaks_of_manifest(records)
+    assert (found.kind, found.stops, found.covariate) == ("follow_up", False, "x_recurrence")
 
 
 def test_many_leaks_are_told_by_their_first_and_their_number():
