@@ -10,7 +10,7 @@ import pandas as pd
 
 from hypoxnet.cases import DEATH, FAILURE
 from hypoxnet.report import figures_outcome
-from hypoxnet.report.words import interval
+from hypoxnet.report.words import interval, slope_words
 
 DIVISIONS = {
     "risk_groups": "By predicted risk",
@@ -138,19 +138,21 @@ def _auc_rows(outcome: Mapping[str, Any], when: str) -> Iterator[Row]:
 
 def _calibration_rows(outcome: Mapping[str, Any]) -> Iterator[Row]:
     if "calibration_slope" in outcome:
-        yield _row(outcome, "calibration_slope", "Calibration slope", "1 is right, below 1 too extreme")
+        said = slope_words(outcome["calibration_slope"])
+        yield _row(outcome, "calibration_slope", "Calibration slope", f"1 is right, below 1 too extreme{said}")
         yield _row(outcome, "calibration_intercept", "Calibration intercept", "0 is right, above 0 the risk is too low")
     if "d_calibration" in outcome:
         p = outcome["d_calibration"]["p"]
         yield Row("D-calibration", "p; small where whole curves are wrong", f"p {p:.2f}" if p >= 0.01 else f"p {p:.1g}")
     lost = outcome.get("time_lost")
     if lost:
-        beside = "; ".join(f"{BASELINE_WORDS[n]} {interval(lost[n])}" for n in BASELINE_WORDS if n in lost)
+        beside = [f"observed {interval(lost['observed'])}"]
+        beside += [f"{BASELINE_WORDS[n]} {interval(lost[n])}" for n in BASELINE_WORDS if n in lost]
         yield Row(
             "Months lost to failure",
-            f"predicted, within {lost['until_months']:g} months; observed {interval(lost['observed'])}",
+            f"predicted, within {lost['until_months']:g} months; as observed is right",
             interval(lost["predicted"]) if "predicted" in lost else "",
-            beside,
+            "; ".join(beside),
         )
 
 

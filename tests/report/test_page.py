@@ -8,6 +8,7 @@ import pytest
 from hypoxnet.report.figures_outcome import incidence_by_group, net_benefit
 from hypoxnet.report.outcome_section import group_tables, outcome_rows, patient_lines
 from hypoxnet.report.page import write_report
+from hypoxnet.report.words import interval
 
 
 def test_the_page_is_one_file_without_an_address_to_fetch(make_run):
@@ -107,6 +108,30 @@ def test_group_tables_give_both_hazard_ratios_and_what_could_be_seen(make_run):
         assert names[0].startswith("Hazard ratio")
         assert names[1] == "The same given log GTV volume"
         assert "is the least that can be seen" in table.power
+
+
+@pytest.mark.parametrize(
+    ("slope", "said"),
+    [
+        ((-6.46, -15.0, 3.2), "too few events to say"),
+        ((-3.2, -5.1, -0.5), "order these patients the wrong way round"),
+        ((0.3, -0.2, 0.7), "the risks hardly order these patients, if at all"),
+        ((2.1, 0.4, 4.5), "too few events to say"),
+        ((0.7, 0.4, 1.1), "below 1 too extreme"),
+    ],
+)
+def test_a_slope_that_says_nothing_says_so(make_run, slope, said):
+    outcome = json.loads((make_run() / "metrics.json").read_text())["outcome"]
+    outcome["calibration_slope"] = dict(zip(("value", "low", "high"), slope, strict=True))
+    (row,) = [row for row in outcome_rows(outcome) if row.name == "Calibration slope"]
+    assert row.meaning.endswith(said)
+
+
+def test_the_months_lost_that_were_observed_stand_beside_the_predicted_ones(make_run):
+    outcome = json.loads((make_run() / "metrics.json").read_text())["outcome"]
+    (row,) = [row for row in outcome_rows(outcome) if row.name == "Months lost to failure"]
+    assert row.baseline.startswith(f"observed {interval(outcome['time_lost']['observed'])}; volume ")
+    assert not re.search(r"\d\.\d", row.meaning)
 
 
 def test_the_same_figures_draw_the_same_picture(make_run):
