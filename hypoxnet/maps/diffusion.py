@@ -95,9 +95,7 @@ def _as_adc(found: Line) -> dict[str, Tensor]:
     return {
         "adc": torch.where((adc >= 0) & (adc <= HIGHEST_ADC), adc, float("nan")),
         "s0": torch.exp(found.intercept),
-        "error": found.slope_error,
-        "residual": found.residual,
-        "r2": found.r2,
+        **found.scatter(),
     }
 
 

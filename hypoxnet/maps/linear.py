@@ -37,6 +37,10 @@ class Line:
     residual: Tensor
     r2: Tensor
 
+    def scatter(self) -> dict[str, Tensor]:
+        """What `map_lines` takes besides the names, where the slope is the first of them."""
+        return {"error": self.slope_error, "residual": self.residual, "r2": self.r2}
+
 
 def line(w: Tensor, wx: Tensor, wy: Tensor, wxx: Tensor, wxy: Tensor, wyy: Tensor, *, samples: int) -> Line:
     """The line from its six weighted sums, all N; nan where the points do not determine it."""

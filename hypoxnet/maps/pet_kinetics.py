@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scipy.optimize import minimize_scalar
@@ -112,13 +112,7 @@ def patlak(
         w, wx, wxx = (c.to(used).expand_as(wy) for c in constant)
         found = line(w, wx, wy, wxx, wxy, wyy[0], samples=len(weight))
         ki = torch.where(wyy[0] > 0, found.slope, float("nan"))
-        return {
-            "ki": ki,
-            "v0": found.intercept - found.slope * shift,
-            "error": found.slope_error,
-            "residual": found.residual,
-            "r2": found.r2,
-        }
+        return {"ki": ki, "v0": found.intercept - found.slope * shift, **found.scatter()}
 
     return map_lines(work, activity, mask=mask, names=("ki", "v0"), done=progress)
 
@@ -148,15 +142,9 @@ def logan(
         used = torch.where(samples[late] > 0, samples[late], float("nan"))
         x, y = integral.to(used)[:, None] / used, whole[late] / used
         w = weight.to(used)[:, None]
-        sums = [(w * part).sum(0) for part in (torch.ones_like(x), x, y, x * x, x * y, y * y)]
+        sums = [(w * product).sum(0) for product in (torch.ones_like(x), x, y, x * x, x * y, y * y)]
         found = line(*sums, samples=len(weight))
-        return {
-            "vt": found.slope,
-            "intercept": found.intercept,
-            "error": found.slope_error,
-            "residual": found.residual,
-            "r2": found.r2,
-        }
+        return {"vt": found.slope, "intercept": found.intercept, **found.scatter()}
 
     return map_lines(work, activity, mask=mask, names=("vt", "intercept"), done=progress)
 
@@ -223,7 +211,7 @@ def fit_kinetics(
         weights = frames.ends_min - frames.starts_min
     scaled = None if weights is None else (weights / weights.mean()).to(activity)
     found = fit(built, activity, mask=mask, weights=scaled, progress=progress)
-    return FitResult(found.values | _macro(model, found.values), found.errors, found.residual, found.r2, found.status)
+    return replace(found, values=found.values | PET_MODELS[model].macro(found.values))
 
 
 def build_model(
@@ -247,21 +235,6 @@ def build_model(
     parameters = tuple(p.between(*changed[p.name]) if p.name in changed else p for p in kind.unknowns)
     grid, plasma, blood = frames.timing(given)
     return kind(grid, plasma, blood=blood, parameters=parameters, rectangle=rectangle)
-
-
-def _macro(model: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Ki and V0 of models that trap, VT of those that do not."""
-    if model == "1t":
-        return {"vt": values["k1"] / values["k2"]}
-    if model == "2t-reversible":
-        return {"vt": values["k1"] / values["k2"] * (1 + values["k3"] / values["k4"])}
-    if model == "2t-irreversible":
-        k1, k2, k3 = (values[name] for name in ("k1", "k2", "k3"))
-        return {"ki": k1 * k3 / (k2 + k3), "v0": k1 * k2 / (k2 + k3) ** 2}
-    if model == "3t-irreversible":
-        k1, k2, k3, k4, k5 = (values[name] for name in ("k1", "k2", "k3", "k4", "k5"))
-        return {"ki": k1 * k3 * k5 / (k2 * k4 + k2 * k5 + k3 * k5)}
-    return {}
 
 
 @dataclass(frozen=True, slots=True)

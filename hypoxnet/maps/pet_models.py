@@ -6,6 +6,7 @@ Axis legend: P parameters, N voxels.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -23,7 +24,16 @@ VB = Parameter("vb", "1", 0.0, 0.3, 0.05)
 APART = 1e-4
 
 
-class OneTissue(CompartmentModel):
+class PetModel(CompartmentModel):
+    """A model of what becomes of a tracer."""
+
+    @staticmethod
+    def macro(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Constants of the steady state that follow from the rates: Ki and V0 where the model traps, else VT."""
+        return {}
+
+
+class OneTissue(PetModel):
     """dC/dt = K1 Cp - k2 C; the scanner sees (1 - Vb) C + Vb Cb.
 
     Source:
@@ -43,8 +53,13 @@ class OneTissue(CompartmentModel):
         minus_k2, vb, joint = columns.solve(columns.signal_once, columns.input, columns.input_once)
         return torch.stack([joint + vb * minus_k2, -minus_k2, vb])
 
+    @staticmethod
+    def macro(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """VT."""
+        return {"vt": values["k1"] / values["k2"]}
 
-class TwoTissueIrreversible(CompartmentModel):
+
+class TwoTissueIrreversible(PetModel):
     """Free tracer that is trapped at a rate k3: Ki = K1 k3 / (k2 + k3).
 
     Source:
@@ -70,8 +85,14 @@ class TwoTissueIrreversible(CompartmentModel):
         k3 = trapped / k1
         return torch.stack([k1, -minus_leave - k3, k3, vb])
 
+    @staticmethod
+    def macro(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Ki and V0."""
+        k1, k2, k3 = (values[name] for name in ("k1", "k2", "k3"))
+        return {"ki": k1 * k3 / (k2 + k3), "v0": k1 * k2 / (k2 + k3) ** 2}
 
-class TwoTissueReversible(CompartmentModel):
+
+class TwoTissueReversible(PetModel):
     """As the irreversible model, with release at a rate k4."""
 
     unknowns = (K1, K2, K3, K4, VB)
@@ -96,8 +117,13 @@ class TwoTissueReversible(CompartmentModel):
         start = torch.stack([k1, k2, stay - k4, k4, vb])
         return torch.where((k1 > 0) & (k2 > 0) & (k4 > 0) & (stay > k4), start, float("nan"))
 
+    @staticmethod
+    def macro(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """VT."""
+        return {"vt": values["k1"] / values["k2"] * (1 + values["k3"] / values["k4"])}
 
-class ThreeTissueIrreversible(CompartmentModel):
+
+class ThreeTissueIrreversible(PetModel):
     """Free tracer, in exchange with a second pool (k3, k4), from which it is trapped (k5).
 
     Source:
@@ -128,8 +154,14 @@ class ThreeTissueIrreversible(CompartmentModel):
         k3 = trapped / k1
         return torch.stack([k1, -minus_leave - k3, 2 * k3, k3, k3, vb])
 
+    @staticmethod
+    def macro(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Ki."""
+        k1, k2, k3, k4, k5 = (values[name] for name in ("k1", "k2", "k3", "k4", "k5"))
+        return {"ki": k1 * k3 * k5 / (k2 * k4 + k2 * k5 + k3 * k5)}
 
-class Casciari(CompartmentModel):
+
+class Casciari(PetModel):
     """FMISO that is reduced in hypoxic cells to a bound product and to one that diffuses away.
 
     The share of bound product, the rate at which the other leaves the cell, and the extracellular share of the tissue
@@ -189,7 +221,7 @@ def _apart(difference: Tensor) -> Tensor:
     return torch.where(difference.abs() < APART, torch.where(difference < 0, -APART, APART), difference)
 
 
-PET_MODELS: dict[str, type[CompartmentModel]] = {
+PET_MODELS: dict[str, type[PetModel]] = {
     "1t": OneTissue,
     "2t-irreversible": TwoTissueIrreversible,
     "2t-reversible": TwoTissueReversible,

@@ -73,13 +73,7 @@ def r2star_log_linear(
         found = log_line(samples, echo_times_s.to(samples.device), weighted=True, floor=floor)
         r2star = -found.slope
         r2star = torch.where((r2star >= 0) & (r2star <= HIGHEST_PER_S), r2star, float("nan"))
-        return {
-            "r2star": r2star,
-            "s0": torch.exp(found.intercept),
-            "error": found.slope_error,
-            "residual": found.residual,
-            "r2": found.r2,
-        }
+        return {"r2star": r2star, "s0": torch.exp(found.intercept), **found.scatter()}
 
     return map_lines(work, signal, mask=mask, names=("r2star", "s0"), done=progress)
 

@@ -131,9 +131,8 @@ def t1_from_flips(
         return {
             "t1": torch.where(in_range, t1, float("nan")),
             "m0": found.intercept / (1 - decay),
+            **found.scatter(),
             "error": error,
-            "residual": found.residual,
-            "r2": found.r2,
         }
 
     return map_lines(work, signal, mask=mask, names=("t1", "m0"), done=progress)
