@@ -7,8 +7,7 @@ each step. Voxel values are those after the rescale slope and intercept of each 
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,9 +17,9 @@ from pydicom.dataset import Dataset
 from hypoxnet.dicom.clock import combined, moment, same_day
 from hypoxnet.dicom.errors import DicomError
 from hypoxnet.dicom.reading import dicom_failures
+from hypoxnet.dicom.suv_elements import frame_duration_s, half_life_of, list_of, number_of, only_text, text_of
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.maps.suv import (
-    HALF_LIFE_S,
     Body,
     body_surface_cm2,
     decay_factor,
@@ -39,8 +38,6 @@ MEGA = 1e6
 SAME_DAY_HALF_LIFE_S = 3 * 3600.0
 # Taller than 3 means cm: nobody is 3 m tall, and nobody 3 cm.
 METRES_BELOW = 3.0
-# By the element in the meaning of the nuclide's code, `^18^Fluorine` or `F-18`.
-NUCLIDES = {"F": "F-18", "FLUORINE": "F-18", "GA": "Ga-68", "GALLIUM": "Ga-68", "CU": "Cu-64", "COPPER": "Cu-64"}
 PHILIPS_SUV, PHILIPS_ACTIVITY = (0x7053, 0x1000), (0x7053, 0x1009)
 GE_SCAN_TIME, GE_INJECTION_TIME = (0x0009, 0x100D), (0x0009, 0x103B)
 
@@ -104,7 +101,7 @@ class _Decision:
 
     def decide(self) -> SuvDecision:
         """By the unit of the voxel values."""
-        unit = _one(self.slices, "Units")
+        unit = only_text(self.slices, "Units")
         match unit:
             case "GML" | "CM2ML":
                 self._check_corrections()
@@ -128,7 +125,7 @@ class _Decision:
         self.steps.append(text)
 
     def _check_corrections(self) -> None:
-        corrected = {str(item).upper() for item in _list(self.first.get("CorrectedImage"))}
+        corrected = {str(item).upper() for item in list_of(self.first.get("CorrectedImage"))}
         if corrected and "ATTN" not in corrected:
             raise DicomError(
                 f"CorrectedImage (0028,0051) is {', '.join(sorted(corrected))}, without ATTN: an image that is not "
@@ -140,12 +137,12 @@ class _Decision:
     def _from_counts(self) -> list[float]:
         """Philips: a factor to SUV, or one to Bq/ml."""
         self._check_corrections()
-        scale = [_number(s.get(PHILIPS_SUV)) for s in self.slices]
+        scale = [number_of(s.get(PHILIPS_SUV)) for s in self.slices]
         if all(scale):
             self._note(f"Units is CNTS: voxels times the private SUV factor (7053,1000) {scale[0]:g}")
             self.values["PhilipsSuvFactor"] = scale[0]
             return [float(value) for value in scale if value]
-        activity = [_number(s.get(PHILIPS_ACTIVITY)) for s in self.slices]
+        activity = [number_of(s.get(PHILIPS_ACTIVITY)) for s in self.slices]
         if not all(activity):
             raise DicomError(
                 "Units (0054,1001) is CNTS and neither (7053,1000) nor (7053,1009) is there: they were lost when the "
@@ -199,7 +196,7 @@ class _Decision:
     def _doses_at_reference(self) -> list[float]:
         """Activity that is left at the time for which the voxels of each slice are given."""
         dose, half_life = self._dose_bq(), self._half_life_s()
-        correction = str(_one(self.slices, "DecayCorrection") or "").upper()
+        correction = str(only_text(self.slices, "DecayCorrection") or "").upper()
         self.values |= {"DoseBq": dose, "HalfLifeS": half_life, "DecayCorrection": correction}
         if correction == "ADMIN":
             self._note("DecayCorrection is ADMIN: voxels are given for the time of injection, the dose is whole")
@@ -235,18 +232,18 @@ class _Decision:
         if correction == "NONE":
             self._note("DecayCorrection is NONE: each slice is given for the mean time of decay within its frame")
             return [
-                a + timedelta(seconds=mean_decay_time_s(_duration_s(s), half_life))
+                a + timedelta(seconds=mean_decay_time_s(frame_duration_s(s), half_life))
                 for a, s in zip(acquired, self.slices, strict=True)
             ]
-        series = combined(_text(self.first, "SeriesDate"), _text(self.first, "SeriesTime"))
+        series = combined(text_of(self.first, "SeriesDate"), text_of(self.first, "SeriesTime"))
         if series is not None and series <= min(acquired):
             self._note("DecayCorrection is START: voxels are given for the series time, which is not after any slice")
             return [series] * len(self.slices)
-        scan = moment(_text(self.first, GE_SCAN_TIME))
+        scan = moment(text_of(self.first, GE_SCAN_TIME))
         if scan is not None:
             self._note("the series time is after a slice: voxels are given for GE's scan time (0009,100d)")
             return [scan] * len(self.slices)
-        if all(_number(s.get("FrameReferenceTime")) == 0 for s in self.slices):
+        if all(number_of(s.get("FrameReferenceTime")) == 0 for s in self.slices):
             # No frame is its own reference on average: such scanners write 0 and correct to the first acquisition.
             self._note("the series time is after a slice and FrameReferenceTime is 0: the first acquisition is taken")
             return [min(acquired)] * len(self.slices)
@@ -259,19 +256,19 @@ class _Decision:
     @staticmethod
     def _computed_back(acquired: datetime, header: Dataset, half_life: float) -> datetime:
         """Acquisition time less frame reference time plus the mean time of decay within the frame."""
-        offset = _number(header.get("FrameReferenceTime"))
+        offset = number_of(header.get("FrameReferenceTime"))
         if offset is None:
             raise DicomError(
                 "the series time is after the acquisition and FrameReferenceTime (0054,1300) is missing: the time of "
                 "decay correction is not known; export again with it"
             )
-        middle = mean_decay_time_s(_duration_s(header), half_life)
+        middle = mean_decay_time_s(frame_duration_s(header), half_life)
         return acquired + timedelta(seconds=middle - offset / 1000.0)
 
     def _acquired(self, header: Dataset) -> datetime:
-        date = _text(header, "AcquisitionDate") or _text(header, "SeriesDate") or _text(header, "StudyDate")
-        when = combined(date, _text(header, "AcquisitionTime")) or moment(_text(header, "AcquisitionDateTime"))
-        when = when or combined(_text(header, "SeriesDate"), _text(header, "SeriesTime"))
+        date = text_of(header, "AcquisitionDate") or text_of(header, "SeriesDate") or text_of(header, "StudyDate")
+        when = combined(date, text_of(header, "AcquisitionTime")) or moment(text_of(header, "AcquisitionDateTime"))
+        when = when or combined(text_of(header, "SeriesDate"), text_of(header, "SeriesTime"))
         if when is None:
             raise DicomError(
                 "neither AcquisitionTime (0008,0032) nor SeriesTime (0008,0031) can be read: the scan has no time"
@@ -280,14 +277,14 @@ class _Decision:
 
     def _injected(self, reference: datetime) -> datetime:
         item = self._radiopharmaceutical()
-        when = moment(_text(item, "RadiopharmaceuticalStartDateTime"))
+        when = moment(text_of(item, "RadiopharmaceuticalStartDateTime"))
         if when is not None:
             return when
-        time = combined(reference.strftime("%Y%m%d"), _text(item, "RadiopharmaceuticalStartTime"))
+        time = combined(reference.strftime("%Y%m%d"), text_of(item, "RadiopharmaceuticalStartTime"))
         if time is not None:
             self._note("the injection has a time and no date: it was on the day of the scan, or before midnight")
             return time
-        private = moment(_text(self.first, GE_INJECTION_TIME))
+        private = moment(text_of(self.first, GE_INJECTION_TIME))
         if private is not None:
             self._note("the injection is GE's private (0009,103b)")
             return private
@@ -305,7 +302,7 @@ class _Decision:
         return items[0]
 
     def _dose_bq(self) -> float:
-        dose = _number(self._radiopharmaceutical().get("RadionuclideTotalDose"))
+        dose = number_of(self._radiopharmaceutical().get("RadionuclideTotalDose"))
         if dose is None or dose <= 0:
             raise DicomError(
                 f"the injected dose (0018,1074) is {'missing' if dose is None else f'{dose:g}'}: no SUV can be "
@@ -318,10 +315,10 @@ class _Decision:
 
     def _half_life_s(self) -> float:
         item = self._radiopharmaceutical()
-        half_life = _number(item.get("RadionuclideHalfLife"))
+        half_life = number_of(item.get("RadionuclideHalfLife"))
         codes = item.get("RadionuclideCodeSequence") or []
         meaning = str(codes[0].get("CodeMeaning", "")) if codes else ""
-        expected = _half_life_of(meaning)
+        expected = half_life_of(meaning)
         if half_life is None or half_life <= 0:
             if expected is None:
                 raise DicomError("the half-life (0018,1075) is missing and the nuclide is not known; add it")
@@ -334,7 +331,7 @@ class _Decision:
         return half_life
 
     def _weight_kg(self) -> float:
-        weight = self.given.weight_kg or _number(self.first.get("PatientWeight"))
+        weight = self.given.weight_kg or number_of(self.first.get("PatientWeight"))
         if not weight:
             raise DicomError("the weight (0010,1030) is missing; give it in the patient table")
         Body(weight)
@@ -342,7 +339,7 @@ class _Decision:
         return weight
 
     def _height_cm(self) -> float:
-        size = _number(self.first.get("PatientSize"))
+        size = number_of(self.first.get("PatientSize"))
         height = self.given.height_cm or (size * 100.0 if size and size < METRES_BELOW else size)
         if not height:
             raise DicomError("the height (0010,1020) is missing; give it in the patient table")
@@ -353,54 +350,7 @@ class _Decision:
         return height
 
     def _sex(self) -> str:
-        sex = (self.given.sex or _text(self.first, "PatientSex")).upper()[:1]
+        sex = (self.given.sex or text_of(self.first, "PatientSex")).upper()[:1]
         if sex not in {"M", "F"}:
             raise DicomError(f"the sex (0010,0040) is {sex or 'missing'}; give M or F in the patient table")
         return sex
-
-
-def _half_life_of(meaning: str) -> float | None:
-    """Half-life of a nuclide by the meaning of its code, s; None when it is not known, as for Cu-60 and Cu-62."""
-    element = meaning.strip("^0123456789 -").split("^")[0].split(" ")[0].split("-")[0].upper()
-    nuclide = NUCLIDES.get(element, "")
-    masses = re.findall(r"\d+", meaning)
-    return HALF_LIFE_S.get(nuclide) if not masses or nuclide.endswith(f"-{masses[0]}") else None
-
-
-def _one(slices: Iterable[Dataset], keyword: str) -> str:
-    found = {_text(header, keyword).upper() for header in slices}
-    if len(found) > 1:
-        raise DicomError(f"{keyword} differs between slices ({', '.join(sorted(found))}); one series has one")
-    return found.pop()
-
-
-def _duration_s(header: Dataset) -> float:
-    duration = _number(header.get("ActualFrameDuration"))
-    if duration is None or duration <= 0:
-        raise DicomError("ActualFrameDuration (0018,1242) is missing; the time of decay within a frame is not known")
-    return duration / 1000.0
-
-
-def _text(header: Dataset, key: str | tuple[int, int]) -> str:
-    value = header.get(key)
-    value = getattr(value, "value", value)
-    if isinstance(value, bytes):
-        value = value.decode("ascii", errors="ignore")
-    return "" if value is None else str(value).strip("\0 ")
-
-
-def _number(value: Any) -> float | None:
-    value = getattr(value, "value", value)
-    if isinstance(value, bytes):
-        value = value.decode("ascii", errors="ignore").strip("\0 ")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if number == number and abs(number) != float("inf") else None
-
-
-def _list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else list(value)
