@@ -48,6 +48,7 @@ from hypoxnet.metrics.evaluate import Evaluator
 from hypoxnet.metrics.scores import CaseScore
 from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.report.page import write_report
+from hypoxnet.training.config import few_steps
 from hypoxnet.training.covariates import fit_covariates, refuse_without_failures
 from hypoxnet.training.run import TrainingSetup, fit, refuse_machine
 from hypoxnet.transforms.settings import PrepareSettings
@@ -284,6 +285,8 @@ def _train_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, con
     else:
         fitted = fit(part.split, settings, setup, part.folder.path / "training", name=label)
     log.info("trained %d steps in %.0f s", fitted.steps, fitted.seconds)
+    if setup.model.backbone != NO_BACKBONE and not config.training.start and few_steps(fitted.steps):
+        log.warning("%s", few_steps(fitted.steps))
     spec = BundleSpec(
         name=config.name,
         model=fitted.spec,

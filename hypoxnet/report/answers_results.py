@@ -254,6 +254,8 @@ def limitations(run: RunFacts) -> str:
     lines = []
     if run.simulated:
         lines.append("no patient: the cohort is simulated, and its figures say nothing about patients")
+    if run.few_steps:
+        lines.append(run.few_steps)
     if run.has_outcome and counts["failures"] < FEW_FAILURES:
         lines.append(f"{count(counts['failures'], 'failure')} among the withheld: outcome figures cannot be judged")
     if cohort.get("sites", 0) < 2:

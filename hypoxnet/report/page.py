@@ -72,6 +72,7 @@ def write_report(run: Path) -> Path:
         left_out=metrics["left_out"],
         cause=spec.causes[0] if spec.causes else "failure",
         few=FEW_FAILURES,
+        few_steps=facts.few_steps,
         baselines=metrics["baselines"],
         cohort=list(_flat(spec.cohort)),
         trained=list(_flat(spec.provenance)),

@@ -15,6 +15,7 @@ from hypoxnet.bundle.read import read_bundle
 from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.models.build import build_model
 from hypoxnet.models.config import NO_BACKBONE
+from hypoxnet.training.config import few_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,13 @@ class RunFacts:
     def alone(self) -> bool:
         """A model of covariates alone, without images."""
         return self.spec.model.backbone.backbone == NO_BACKBONE
+
+    @property
+    def few_steps(self) -> str:
+        """That each network was trained too briefly to be judged; empty for one that was not, or began with weights."""
+        if self.alone or self.config["training"].get("start"):
+            return ""
+        return few_steps(self.spec.provenance["steps"] // self.spec.provenance.get("folds", 1))
 
     @property
     def simulated(self) -> bool:

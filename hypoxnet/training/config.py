@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from hypoxnet.errors import ConfigError
 
+# A network that has taken a smaller share of the default's steps has hardly begun to learn.
+ENOUGH_STEPS = 0.1
+
 
 @dataclass
 class TrackingConfig:
@@ -91,3 +94,25 @@ class TrainingConfig:
                 raise ConfigError(f"training.{name} is {getattr(self, name)}, it must be at least 1")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"training.ema is {self.ema}, it must lie in [0, 1)")
+
+
+def few_steps(steps: int) -> str:
+    """That a network was trained too briefly to be judged by its figures; empty when it was not.
+
+    Args:
+        steps: Steps that it took.
+
+    Example:
+        >>> few_steps(18)
+        'trained for 18 steps, the default is 4,500: too few to judge the model by its figures, they show that it runs'
+        >>> few_steps(2000)
+        ''
+    """
+    default = TrainingConfig()
+    usual = default.epochs * default.steps_per_epoch
+    if steps >= ENOUGH_STEPS * usual:
+        return ""
+    return (
+        f"trained for {steps} steps, the default is {usual:,}: too few to judge the model by its figures, they show "
+        "that it runs"
+    )

@@ -72,6 +72,7 @@ def test_a_run_leaves_what_users_hold_on_to_and_its_bundle_predicts(config, tmp_
     left = files(run)
     for name in LEFT:
         assert name in left, name
+    assert "steps, the default is 4,500: too few to judge the model by its figures" in (run / "run.log").read_text()
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["counts"]["cases"] == 2
     assert metrics["counts"]["training_patients"] == 4

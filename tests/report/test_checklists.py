@@ -122,6 +122,7 @@ def test_what_a_run_cannot_say_falls_to_the_authors(make_run):
             **run.config,
             "data": {**run.config["data"], "manifest": "x.csv"},
             "split": {**run.config["split"], "kind": "leave_site_out"},
+            "training": {**run.config["training"], "start": "bundle"},
         },
     )
     filled = fill(read_checklist("tripod_ai"), silent)

@@ -134,6 +134,16 @@ def test_the_months_lost_that_were_observed_stand_beside_the_predicted_ones(make
     assert not re.search(r"\d\.\d", row.meaning)
 
 
+def test_a_network_that_hardly_learnt_is_not_to_be_judged(make_run):
+    folder = make_run()
+    page = write_report(folder).read_text()
+    warning = "rained for 77 steps, the default is 4,500: too few to judge the model by its figures"
+    assert f'<p class="use">T{warning}' in page
+    assert f"t{warning}" in (folder / "checklists.md").read_text()
+    went_on = write_report(make_run(training__start="bundle")).read_text()
+    assert warning not in went_on
+
+
 def test_the_same_figures_draw_the_same_picture(make_run):
     outcome = json.loads((make_run() / "metrics.json").read_text())["outcome"]
     division, decision = outcome["risk_groups"], outcome["decision"]
