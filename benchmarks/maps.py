@@ -20,9 +20,7 @@ counted once). Prints JSON: medians of several rounds.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import multiprocessing
 import os
 import platform
 import resource
@@ -38,25 +36,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-# The environment of a peer has neither: there, this file runs that peer only.
-with contextlib.suppress(ModuleNotFoundError):
-    import torch
-    from torch import Tensor
+from hypoxnet.jobs.run_folder import processor_name
+from hypoxnet.maps.compartments import Timing
+from hypoxnet.maps.dce import ExtendedTofts
+from hypoxnet.maps.diffusion import adc_log_linear
+from hypoxnet.maps.fitting import fit
+from hypoxnet.maps.input_functions import HAEMATOCRIT, feng, from_blood, parker
+from hypoxnet.maps.pet_kinetics import Frames, patlak
+from hypoxnet.maps.r2star import r2star_log_linear
+from hypoxnet.maps.relaxometry import t1_from_flips
 
-    from hypoxnet.jobs.run_folder import processor_name
-    from hypoxnet.maps.compartments import Timing
-    from hypoxnet.maps.dce import ExtendedTofts
-    from hypoxnet.maps.diffusion import adc_log_linear
-    from hypoxnet.maps.fitting import fit
-    from hypoxnet.maps.input_functions import HAEMATOCRIT, feng, from_blood, parker
-    from hypoxnet.maps.pet_kinetics import Frames, patlak
-    from hypoxnet.maps.r2star import r2star_log_linear
-    from hypoxnet.maps.relaxometry import t1_from_flips
-
+# Runs in the environment of a peer, which has neither torch nor HypoxNet.
+PEERS = Path(__file__).with_name("maps_peers.py")
 NAMES = ("ktrans", "ve", "vp")
-LOW, HIGH, START = (0.0, 1e-3, 0.0), (5.0, 1.0, 1.0), (0.6, 0.2, 0.01)
 # Of head and neck tumours: Ktrans 1/min, ve, vp.
 TRUTH_LOW, TRUTH_HIGH = (0.05, 0.1, 0.01), (0.6, 0.6, 0.15)
 # mM; a signal-to-noise ratio of about 15 before contrast.
@@ -70,6 +66,9 @@ PEER_VOXELS = {
     "dcmri_tissue_array": 60,
     "osipy": 20000,
 }
+# Run by this Python; the others by their own.
+SCIPY = ("scipy", "scipy_one_process")
+ONE_PROCESS = ("scipy_one_process",)
 VOLUME = (192, 192, 96)
 MAP_VOXELS = 3_000_000
 COPY_BYTES = 2**29
@@ -77,15 +76,10 @@ COPY_BYTES = 2**29
 PIECE = 16384
 GIB = 2**30
 
-Peer = Callable[[NDArray[np.float64], NDArray[np.float64], float, NDArray[np.float32]], NDArray[np.float64]]
-
 
 def main() -> None:
     """Measure the parts asked for, and print."""
     arguments = parse_arguments()
-    if arguments.peer:
-        run_peer(*arguments.peer)
-        return
     if arguments.memory_only:
         print(json.dumps(peak_of_a_volume(arguments)))
         return
@@ -101,14 +95,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--voxels", type=int, default=400_000, help="of the extended Tofts fits")
     parser.add_argument("--quick", action="store_true", help="small sizes and two rounds; figures mean little")
-    cuda = "torch" in globals() and torch.cuda.is_available()
-    parser.add_argument("--device", default="cuda" if cuda else "cpu")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", nargs="+", choices=tuple(PARTS), default=tuple(PARTS))
     parser.add_argument(
         "--peer-python", action="append", default=[], metavar="PEER=PATH", help="Python that has dcmri, or osipy"
     )
     parser.add_argument("--memory-only", action="store_true", help="fit the large volume in this process and print")
-    parser.add_argument("--peer", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.voxels = 2, min(arguments.voxels, 20_000)
@@ -242,7 +234,7 @@ def ask_peer(name: str, python: str, model: ExtendedTofts, series: Tensor, folde
     curves = np.ascontiguousarray(series.numpy().T)
     times, plasma = model.timing.grid.numpy(), model.plasma.numpy()
     np.savez(given, times=times, plasma=plasma, haematocrit=HAEMATOCRIT, curves=curves, processes=processes)
-    command = [python, __file__, "--peer", name, str(given), str(answer)]
+    command = [python, str(PEERS), name, str(given), str(answer)]
     # One thread in each worker: they are as many as there are cores.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
@@ -253,111 +245,6 @@ def ask_peer(name: str, python: str, model: ExtendedTofts, series: Tensor, folde
             "versions": stored["versions"].item(),
             "processes": processes,
         }
-
-
-def run_peer(name: str, given: str, answer: str) -> None:
-    """Fit in worker processes that are up and have fitted a few voxels before the clock starts."""
-    with np.load(given) as stored:
-        times, plasma, curves = stored["times"], stored["plasma"], stored["curves"]
-        haematocrit, processes = stored["haematocrit"].item(), stored["processes"].item()
-    work = partial(PEERS[name], times, plasma, haematocrit)
-    work(curves[:4])
-    # Several pieces per worker, so that none waits long for the last one; batched fits keep theirs large.
-    pieces = np.array_split(curves, processes if name == "osipy" else min(8 * processes, len(curves)))
-    with multiprocessing.get_context("fork").Pool(processes) as pool:
-        pool.map(work, [curves[:4]] * processes, chunksize=1)
-        begin = time.perf_counter()
-        values = np.concatenate(pool.map(work, pieces, chunksize=1), axis=1)
-        passed = time.perf_counter() - begin
-    package = name.split("_")[0]
-    np.savez(answer, seconds=passed, values=values, versions=f"{package} {version(package)}")
-
-
-def fit_with_curve_fit(model: Callable[..., NDArray[np.float64]], curves: NDArray[np.float32]) -> NDArray[np.float64]:
-    """`curve_fit` in a loop; nan where it gives up."""
-    from scipy.optimize import curve_fit
-
-    found = np.full((3, len(curves)), np.nan)
-    for voxel, curve in enumerate(curves):
-        with contextlib.suppress(RuntimeError):
-            found[:, voxel] = curve_fit(model, None, curve, START, bounds=(LOW, HIGH))[0]
-    return found
-
-
-def fit_scipy(
-    times: NDArray[np.float64], plasma: NDArray[np.float64], haematocrit: float, curves: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """The model with a recursive filter: exact for an input that is linear between its samples."""
-    from scipy.signal import lfilter
-
-    step = float(times[1] - times[0])
-
-    def model(_: None, ktrans: float, ve: float, vp: float) -> NDArray[np.float64]:
-        x = max(step * ktrans / ve, 1e-6)
-        decay = np.exp(-x)
-        phi1 = -np.expm1(-x) / x
-        phi2 = (1 - phi1) / x if x > 1e-4 else 0.5 - x / 6
-        response = lfilter([step * phi2, step * (phi1 - phi2)], [1.0, -decay], plasma)
-        return ktrans * response + vp * plasma
-
-    return fit_with_curve_fit(model, curves)
-
-
-def fit_dcmri(
-    times: NDArray[np.float64], plasma: NDArray[np.float64], haematocrit: float, curves: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """The concentration of dcmri's tissue of high flow (HF), which is extended Tofts; in seconds and mol/l."""
-    import dcmri
-
-    seconds_, blood = 60 * times, 1e-3 * (1 - haematocrit) * plasma
-
-    def model(_: None, ktrans: float, ve: float, vp: float) -> NDArray[np.float64]:
-        named = {"H": haematocrit, "vi": ve, "vb": vp / (1 - haematocrit), "PS": ktrans / 60}
-        return np.asarray(1e3 * dcmri.conc_tissue(blood, t=seconds_, kinetics="HF", **named))
-
-    return fit_with_curve_fit(model, curves)
-
-
-def fit_dcmri_tissue_array(
-    times: NDArray[np.float64], plasma: NDArray[np.float64], haematocrit: float, curves: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """The whole of dcmri, from signals; these are made of the same noisy concentrations."""
-    import dcmri
-
-    fixed = {"r1": 4500.0, "TR": 0.005, "FA": 15.0, "H": haematocrit}
-    rate, scale = np.full(len(curves), 1 / 1.2), np.full(len(curves), 1000.0)
-    relaxation = rate[:, None] + fixed["r1"] * 1e-3 * curves.astype(np.float64)
-    signal = dcmri.signal_ss(1000.0, relaxation, fixed["TR"], fixed["FA"])
-    free = {"PS": (0.0, HIGH[0] / 60), "vi": (LOW[1], HIGH[1]), "vb": (0.0, 1.0)}
-    start = {"PS": START[0] / 60, "vi": START[1], "vb": START[2] / (1 - haematocrit)}
-    blood = 1e-3 * (1 - haematocrit) * plasma
-    tissue = dcmri.TissueArray(
-        (len(curves),), "HF", "FF", "SS", ca=blood, t=60 * times, free=free, R10=rate, S0=scale, **fixed, **start
-    )
-    tissue.train(60 * times, signal, init_s0=False)
-    return np.stack([60 * tissue.PS, tissue.vi, (1 - haematocrit) * tissue.vb])
-
-
-def fit_osipy(
-    times: NDArray[np.float64], plasma: NDArray[np.float64], haematocrit: float, curves: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Batched; its bounds are the same, its convolution is its own."""
-    from osipy.dce.fitting import fit_model
-
-    volume = curves.astype(np.float64)[:, None, None]
-    maps = fit_model("extended_tofts", volume, plasma, 60 * times).parameter_maps
-    return np.stack([maps[name].values.ravel() for name in ("Ktrans", "ve", "vp")])
-
-
-SCIPY = ("scipy", "scipy_one_process")
-ONE_PROCESS = ("scipy_one_process",)
-PEERS: dict[str, Peer] = {
-    "scipy": fit_scipy,
-    "scipy_one_process": fit_scipy,
-    "dcmri": fit_dcmri,
-    "dcmri_tissue_array": fit_dcmri_tissue_array,
-    "osipy": fit_osipy,
-}
 
 
 # Maps that are bound by memory.
