@@ -57,7 +57,8 @@ def read_manifest(path: Path, *, check_files: bool = False, endpoint: str = "lrc
     """Read a cohort.
 
     Args:
-        path: CSV or TSV; paths in it are relative to its folder.
+        path: CSV or TSV; paths in it are relative to its folder. Faults name a file by this folder, as it is given
+            here, and the cell, as it is written there.
         endpoint: Which outcome is read, by the prefix of its columns: `lrc`, `dm` or `os`.
         check_files: See that every file exists. What is in the files is looked at by `data.inspection`.
 

@@ -132,7 +132,7 @@ def provenance(manifest: Path, digest: str) -> dict[str, Any]:
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "manifest": str(manifest),
+        "manifest": str(manifest.absolute()),
         "manifest_sha256": digest,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "machine": {

@@ -173,14 +173,14 @@ def _part(fold: int | None, split: Split, run: RunFolder, cache: PreparedCache, 
 def _manifest(config: TrainJobConfig) -> Path:
     if not config.data.manifest:
         return phantom_manifest(config.data.phantom, Path(config.data.cache) if config.data.cache else None)
-    return Path(config.data.manifest).expanduser().absolute()
+    return Path(config.data.manifest).expanduser()
 
 
 def _external(config: TrainJobConfig, *, alone: bool) -> tuple[tuple[CaseRecord, ...], dict[str, str]]:
     """The cohort that is only predicted, and its cases that cannot be completed; empty for other designs."""
     if not config.split.test_manifest:
         return (), {}
-    return _cohort(Path(config.split.test_manifest).expanduser().absolute(), config, alone=alone)
+    return _cohort(Path(config.split.test_manifest).expanduser(), config, alone=alone)
 
 
 def _plan(

@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import pytest
 
+from hypoxnet.cli import main
 from hypoxnet.data.config import DataConfig, SplitConfig
 from hypoxnet.data.manifest import read_manifest
 from hypoxnet.errors import ConfigError, ManifestError
@@ -231,6 +232,23 @@ def test_a_faulty_manifest_leaves_no_run_folder(config, tmp_path):
     with pytest.raises(ManifestError, match="line 2: P1: FMISO_SUV"):
         run_training_job(config)
     assert not Path(config.output).exists()
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_check_and_training_name_a_file_as_the_user_did(config, tmp_path, monkeypatch, capsys, absolute):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study").mkdir()
+    folder = tmp_path / "study" if absolute else Path("study")
+    manifest = folder / "cohort.csv"
+    manifest.write_text("case_id,FMISO_SUV,GTVP,lrc_months,lrc_event\nP1,p1/pet.nii.gz,p1/gtv.nii.gz,12,1\n")
+    assert main(["check", str(manifest)]) == 2
+    said = capsys.readouterr().err
+    with pytest.raises(ManifestError) as refused:
+        run_training_job(replace(config, data=replace(config.data, manifest=str(manifest))))
+    for fault in (f"FMISO_SUV: {folder}/p1/pet.nii.gz does not exist", f"GTVP: {folder}/p1/gtv.nii.gz does not exist"):
+        assert f"line 2: P1: {fault}" in said
+        assert f"line 2: P1: {fault}" in str(refused.value)
+    assert str(refused.value).startswith(f"{manifest}: 2 faults")
 
 
 def test_a_job_killed_at_any_stage_goes_on_to_the_same_end(phantom_folder, tmp_path):
