@@ -14,6 +14,7 @@ Fault = Callable[[str], None]
 # Written by clinics for what they do not know; for covariates only, since a file may be called anything.
 NOT_KNOWN = frozenset({"", "na", "n/a", "nan", "none", "unknown", "not known", "x", "tx", "nx", "ctx", "cnx", "?"})
 MM3_PER_ML = 1000.0
+BY_1000 = "divide by 1000"
 
 
 def covariate_name(column: str) -> str:
@@ -126,5 +127,5 @@ _EXAMPLES = {"t_stage": ("T1", "T4a", "Tx"), "n_stage": ("N0", "N2b", "Nx")}
 
 def _remedy(row: Covariate, value: float) -> str:
     if row.unit == "ml" and row.low <= value / MM3_PER_ML <= row.high:
-        return f"it looks like mm3, which is {value / MM3_PER_ML:.4g} ml; divide by 1000"
+        return f"it looks like mm3, which is {value / MM3_PER_ML:.4g} ml; {BY_1000}"
     return "mend it or clear it"

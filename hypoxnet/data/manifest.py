@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from hypoxnet.cases import END_POINTS, CaseRecord, Outcome
-from hypoxnet.data.covariate_text import covariate_name, read_covariate
+from hypoxnet.data.covariate_text import BY_1000, covariate_name, read_covariate
 from hypoxnet.data.dates import iso_date
 from hypoxnet.data.outcome_text import NOT_DAYS, NOT_KNOWN, Fault, number_of, read_outcome
 from hypoxnet.errors import ManifestError
@@ -29,8 +29,8 @@ IDENTITY = ("case_id", "visit", "site", "fold", "treated")
 OUTCOME = (*(f"{end_point}_{what}" for end_point in END_POINTS for what in ("months", "event")), "failed")
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 
-# A value outside its range is a slip in one row, and the unit of the column in so many.
-MANY = 6
+# A value outside its range is a slip in one row, and the unit of the column in so many; in two where it fits mm3.
+MANY, MANY_MM3 = 6, 2
 IMPLAUSIBLE = re.compile(r": (?P<column>\w+) is .*, plausible is ")
 DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
@@ -116,19 +116,22 @@ def parse_manifest(
 def _with_repeats_counted(faults: Sequence[str]) -> Iterator[str]:
     """The faults; of a column whose values are implausible in many rows the first, with the number of the others."""
     implausible: dict[str, int] = defaultdict(int)
+    in_mm3: dict[str, int] = defaultdict(int)
     for fault in faults:
         found = IMPLAUSIBLE.search(fault)
         if found:
             implausible[found["column"]] += 1
+            in_mm3[found["column"]] += fault.endswith(BY_1000)
     said: set[str] = set()
     for fault in faults:
         found = IMPLAUSIBLE.search(fault)
         column = found["column"] if found else ""
-        if implausible[column] < MANY:
+        if implausible[column] < MANY and in_mm3[column] < MANY_MM3:
             yield fault
         elif column not in said:
             said.add(column)
-            yield f"{fault} (and {implausible[column] - 1} more rows with such a value)"
+            more = implausible[column] - 1
+            yield f"{fault} (and {more} more row{'s' if more > 1 else ''} with such a value)"
 
 
 def rows_without_images(records: Iterable[CaseRecord]) -> list[str]:

@@ -170,6 +170,17 @@ def test_nothing_competes_with_death_and_a_lone_column_is_named(tmp_path):
         read_manifest(path)
 
 
+@pytest.mark.parametrize("rows", [2, 3, 5])
+def test_a_few_volumes_in_mm3_are_one_line_and_not_one_each(tmp_path, rows):
+    path = tmp_path / "cohort.csv"
+    path.write_text("case_id,gtv_ml\nP0,21.5\n" + "".join(f"P{n},{20_000 + n}\n" for n in range(1, rows + 1)))
+    with pytest.raises(ManifestError) as refused:
+        read_manifest(path)
+    (fault,) = refused.value.faults
+    assert fault.startswith("line 3: P1: gtv_ml is 20001 ml")
+    assert fault.endswith(f"divide by 1000 (and {rows - 1} more row{'s' if rows > 2 else ''} with such a value)")
+
+
 def test_a_column_in_another_unit_is_said_once_and_slips_line_by_line(tmp_path):
     path = tmp_path / "cohort.csv"
     rows = [f"P{n},{20_000 + n},{200 if n < 2 else 60}" for n in range(9)]
