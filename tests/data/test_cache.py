@@ -13,7 +13,7 @@ from hypoxnet.data.cache import PreparedCache
 from hypoxnet.transforms.prepare import prepare
 
 
-def same(one, other):
+def assert_same(one, other):
     for item in fields(Sample):
         a, b = getattr(one.sample, item.name), getattr(other.sample, item.name)
         if isinstance(a, torch.Tensor):
@@ -28,10 +28,10 @@ def test_an_entry_comes_back_bit_for_bit_and_is_made_once(tiny_settings, make_ca
     cache = PreparedCache(tmp_path / "cache", tiny_settings)
     first = cache.get(record)
     monkeypatch.setattr("hypoxnet.data.cache.prepare", lambda *_: pytest.fail("made again"))
-    same(first, cache.get(record))
-    same(first, PreparedCache(tmp_path / "cache", tiny_settings).get(record))
+    assert_same(first, cache.get(record))
+    assert_same(first, PreparedCache(tmp_path / "cache", tiny_settings).get(record))
     monkeypatch.undo()
-    same(first, prepare(record, tiny_settings))
+    assert_same(first, prepare(record, tiny_settings))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_damaged_entry_is_made_again(tiny_settings, make_case, tmp_path, damag
     first = cache.get(record)
     (entry,) = (tmp_path / "cache").glob("*.safetensors")
     entry.write_bytes(damage(entry.read_bytes()))
-    same(first, cache.get(record))
+    assert_same(first, cache.get(record))
     assert "is damaged and is made again" in caplog.text
 
 
@@ -112,4 +112,4 @@ def test_writers_killed_at_any_moment_leave_nothing_that_could_be_read_wrongly(t
         writer.stdout.close()
     cache = PreparedCache(folder, tiny_settings)
     for record, expected in zip(records, truth, strict=True):
-        same(expected, cache.get(record))
+        assert_same(expected, cache.get(record))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -134,5 +135,9 @@ def test_writing_in_the_pixels_is_refused_unless_allowed(flag):
 
 
 @pytest.mark.parametrize("flag", ["NO", ""])
-def test_no_writing_passes(flag):
-    refuse_burned_in(Header(Place("1.dcm"), "", "", burned_in_annotation=flag))
+def test_without_writing_the_pixels_pass_as_the_flag_says(flag):
+    header = Header(Place("1.dcm"), "", "", burned_in_annotation=flag)
+    refuse_burned_in(header)
+    with pytest.raises(DicomError) as caught:
+        refuse_burned_in(replace(header, burned_in_annotation="YES"))
+    assert "Burned In Annotation" in str(caught.value)

@@ -350,15 +350,21 @@ def test_patient_table_goes_before_the_headers():
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "said"),
     [
-        {"SeriesTime": "120000", "FrameReferenceTime": "1e300"},
-        {"SeriesTime": "120000", "ActualFrameDuration": 2**31 - 1, "drug": {"RadionuclideHalfLife": "1e-300"}},
-        {
-            **dict.fromkeys(("SeriesDate", "AcquisitionDate"), "00010101"),
-            "drug": {"RadiopharmaceuticalStartDateTime": None, "RadiopharmaceuticalStartTime": "235900"},
-        },
+        ({"SeriesTime": "120000", "FrameReferenceTime": "1e300"}, "cannot compute its SUV"),
+        (
+            {"SeriesTime": "120000", "ActualFrameDuration": 2**31 - 1, "drug": {"RadionuclideHalfLife": "1e-300"}},
+            "more than ten half-lives of 1e-300 s",
+        ),
+        (
+            {
+                **dict.fromkeys(("SeriesDate", "AcquisitionDate"), "00010101"),
+                "drug": {"RadiopharmaceuticalStartDateTime": None, "RadiopharmaceuticalStartTime": "235900"},
+            },
+            "the time of injection is missing",
+        ),
     ],
 )
-def test_absurd_times_are_refused_in_one_sentence(changes):
-    refusal(pet(**changes, nuclide=None))
+def test_absurd_times_are_refused_in_one_sentence(changes, said):
+    assert said in refusal(pet(**changes, nuclide=None))

@@ -353,7 +353,7 @@ def scipy_fit(model, signal: np.ndarray, start: np.ndarray) -> tuple[np.ndarray,
 
 def test_extended_tofts_agrees_with_scipy_on_noisy_voxels():
     model, truth, signal = noisy_tofts(20)
-    compare_with_scipy(model, truth, signal)
+    assert_agrees_with_scipy(model, truth, signal)
 
 
 def test_two_tissues_agree_with_scipy_on_noisy_voxels():
@@ -362,10 +362,12 @@ def test_two_tissues_agree_with_scipy_on_noisy_voxels():
     share = torch.rand(4, 20, dtype=torch.float64, generator=generator)
     truth = double(0.2, 0.3, 0.01, 0.05)[:, None] + share * double(0.3, 0.4, 0.04, 0.05)[:, None]
     clean = model.evaluate(truth, NOTHING)[0]
-    compare_with_scipy(model, truth, clean + 0.1 * torch.randn(clean.shape, dtype=torch.float64, generator=generator))
+    assert_agrees_with_scipy(
+        model, truth, clean + 0.1 * torch.randn(clean.shape, dtype=torch.float64, generator=generator)
+    )
 
 
-def compare_with_scipy(model, truth: torch.Tensor, signal: torch.Tensor) -> None:
+def assert_agrees_with_scipy(model, truth: torch.Tensor, signal: torch.Tensor) -> None:
     found = fit(model, signal)
     names = [p.name for p in model.parameters]
     assert bool((found.status == Status.CONVERGED).all())

@@ -77,6 +77,7 @@ def test_t1_in_ms_is_refused_by_maps_that_need_it(tmp_path, capsys):
     refused(["map", "dce", series, "--t10-s", "1400", *timing], "median of 1400 s", capsys=capsys)
     b1 = save(tmp_path / "b1.nii.gz", np.full((26, 20, 2), 100.0, np.float32))
     refused(["map", "dce", series, "--t10-s", "1.2", "--b1", b1, *timing], "divide % by 100", capsys=capsys)
+    assert not (tmp_path / "maps").exists()
 
 
 def test_suv_needs_the_time_of_its_voxels_and_a_known_unit_of_dose(tmp_path, capsys):

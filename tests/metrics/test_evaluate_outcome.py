@@ -135,7 +135,10 @@ def test_a_yes_no_end_point_has_no_curves_over_time_and_keeps_the_rest():
 @pytest.mark.parametrize("event", [0, 1, 2])
 def test_tiny_cohorts_give_null_and_never_nan(count, event):
     scores = [replace(s, outcome=Outcome(event, 30.0)) for s in patients(count)]
-    json.dumps(outcome(scores, resamplings=5), allow_nan=False)
+    found = outcome(scores, resamplings=5)
+    assert "NaN" not in json.dumps(found)
+    assert found["c_index"] == found["auc"] == {"value": None, "low": None, "high": None}
+    assert 0 < found["brier"]["value"] < 1
 
 
 def test_without_curves_and_baselines_the_old_figures_stay():
