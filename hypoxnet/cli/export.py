@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 OK = 0
-FORMATS = ("torch",)
+FORMATS = ("torch", "monai")
 
 
 def add_export(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from hypoxnet.bundle.export.monai_bundle import export_monai
 from hypoxnet.bundle.export.torch_program import export_torch
 from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.errors import ConfigError
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 Exporter = Callable[[BundleSpec, Sequence[HypoxNet], Path], Path]
 
-EXPORTERS: Mapping[str, Exporter] = {"torch": export_torch}
+EXPORTERS: Mapping[str, Exporter] = {"torch": export_torch, "monai": export_monai}
 
 
 def export_bundle(bundle: Path, kind: str, output: Path) -> Path:
