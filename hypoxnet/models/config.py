@@ -95,7 +95,11 @@ class ModelConfig:
         deep_supervision: Coarser outputs that are also trained; ours only.
         fold: Side of the cube of voxels that the first layer folds into channels (space to depth); 2 makes every later
             layer eight times cheaper, 1 folds nothing.
-        options: Further keyword arguments for a backbone that is not ours.
+        options: Arguments by name that go to the backbone besides the settings above. `residual_unet` takes none; a
+            MONAI network takes those of its class, for example `model=segresnet +model.options.dropout_prob=0.1` (the
+            plus adds a name); a backbone of another package what its author says. `model=covariates` takes `strengths`,
+            `inner_folds`, `inner_repeats`, `one_standard_error` and `seed` of its ridge, for example
+            `model=covariates model.options.one_standard_error=true`.
     """
 
     backbone: str = "residual_unet"

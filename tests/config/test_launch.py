@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,17 @@ def test_help_loads_neither_torch_nor_hydra():
 def test_every_setting_has_a_meaning():
     missing = [s.key for s in settings_of(TrainJobConfig()) if not s.meaning]
     assert missing == []
+
+
+def test_the_examples_of_the_options_compose_as_they_are_written():
+    (options,) = [s for s in settings_of(TrainJobConfig()) if s.key == "model.options"]
+    examples = re.findall(r"`(model=\S+ \+?model\.options\.[^`]+)`", options.meaning)
+    assert len(examples) == 2
+    for example in examples:
+        done = run("train.py", *example.split(), "--cfg", "job")
+        name, value = example.split("options.")[1].split("=")
+        assert done.returncode == 0, done.stderr
+        assert f"    {name}: {value}\n" in done.stdout
 
 
 def test_groups_are_listed_with_their_choices():
