@@ -1,11 +1,12 @@
-"""Exports of a bundle by name, and the check of an export against the bundle it was made of."""
+"""Exports of bundles by name: of one, or of several that are averaged."""
 
 from __future__ import annotations
 
-import logging
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from hypoxnet.bundle.export.ensemble import join_bundles
 from hypoxnet.bundle.export.monai_bundle import export_monai
 from hypoxnet.bundle.export.torch_program import export_torch
 from hypoxnet.bundle.schema import BundleSpec
@@ -14,28 +15,38 @@ from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import load_predictor
 from hypoxnet.models.joint import HypoxNet
 
-log = logging.getLogger(__name__)
-
 Exporter = Callable[[BundleSpec, Sequence[HypoxNet], Path], Path]
 
 EXPORTERS: Mapping[str, Exporter] = {"torch": export_torch, "monai": export_monai}
+OWN = "safetensors"
+FORMATS = (OWN, *EXPORTERS)
 
 
-def export_bundle(bundle: Path, kind: str, output: Path) -> Path:
-    """Write a bundle in another program's form.
+def export_bundles(bundles: Sequence[Path], kind: str, output: Path) -> Path:
+    """Write a bundle, or several as one ensemble, in another program's form.
 
     Args:
-        bundle: Folder of the bundle.
-        kind: One of `EXPORTERS`.
+        bundles: Folders of one or more bundles of one kind.
+        kind: `safetensors`, our own form, or one of `EXPORTERS`.
         output: Folder of the export; made anew as a whole.
 
     Raises:
-        BundleError: The bundle cannot be read, or the export does not say what it says.
-        ConfigError: No such format, or `output` lies inside the bundle.
+        BundleError: A bundle cannot be read, two differ, or the export does not say what the bundle says.
+        ConfigError: No such format, or `output` lies inside a bundle.
     """
-    if kind not in EXPORTERS:
-        raise ConfigError(f"--to is {kind!r}, it must be one of {', '.join(EXPORTERS)}")
-    if output.resolve() == bundle.resolve() or bundle.resolve() in output.resolve().parents:
-        raise ConfigError(f"--output={output} lies inside the bundle, whose files are checked; give another folder")
+    if kind not in FORMATS:
+        raise ConfigError(f"--to is {kind!r}, it must be one of {', '.join(FORMATS)}")
+    for bundle in bundles:
+        if output.resolve() == bundle.resolve() or bundle.resolve() in output.resolve().parents:
+            raise ConfigError(f"--output={output} lies inside {bundle}, whose files are checked; give another folder")
+    if kind == OWN:
+        return join_bundles(bundles, output)
+    if len(bundles) == 1:
+        return _exported(bundles[0], kind, output)
+    with tempfile.TemporaryDirectory() as temporary:
+        return _exported(join_bundles(bundles, Path(temporary) / "joined"), kind, output)
+
+
+def _exported(bundle: Path, kind: str, output: Path) -> Path:
     predictor = load_predictor(bundle, InferenceConfig(device="cpu"))
     return EXPORTERS[kind](predictor.spec, predictor.models, output)
