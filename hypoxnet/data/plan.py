@@ -11,6 +11,7 @@ import numpy as np
 from hypoxnet.cases import CaseRecord
 from hypoxnet.data.config import DataConfig
 from hypoxnet.errors import ConfigError
+from hypoxnet.maps.reference_region import ratio_hint
 from hypoxnet.quantities import COVARIATES, QUANTITIES, Modality, quantity, suggestion
 from hypoxnet.transforms.config import LabelConfig
 from hypoxnet.transforms.covariates import CovariateTerm, encode_table, fit_term, table_of
@@ -73,7 +74,7 @@ def _channels(records: Sequence[CaseRecord], data: DataConfig) -> tuple[str, ...
         if name not in found:
             raise ConfigError(
                 f"data.channels names {name}, no training case has it (they have {', '.join(sorted(found))})"
-                f"{suggestion(name, found)}"
+                f"{ratio_hint(name) or suggestion(name, found)}"
             )
     if not found:
         raise ConfigError(

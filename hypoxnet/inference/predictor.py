@@ -28,6 +28,7 @@ from hypoxnet.inference.covariates import cohort_incidence, needed_alone, predic
 from hypoxnet.inference.device import choose_device
 from hypoxnet.inference.read_outs import Risk, describe, on_reference_grid, report_months
 from hypoxnet.inference.windows import Encoding, Sliding, encode_by_windows, surroundings
+from hypoxnet.maps.reference_region import ratio_hint
 from hypoxnet.models.build import build_model
 from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.models.joint import HypoxNet
@@ -225,6 +226,7 @@ class Predictor:
             raise CaseError(
                 f"{record.key}: the network reads {', '.join(settings.channels)}, the manifest (line {record.line}) "
                 f"has {', '.join(record.channels) or 'no channel'}; give at least one of them"
+                f"{next(filter(None, map(ratio_hint, settings.channels)), '')}"
             )
         return replace(
             record,

@@ -13,6 +13,7 @@ from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.cases import END_POINTS, CaseRecord
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.files import write_text
+from hypoxnet.maps.reference_region import ratio_made_of
 
 # Short names of the first and the second cause of any end point.
 SHORT = {cause: short for causes in END_POINTS.values() for cause, short in zip(causes, ("risk", "death"), strict=True)}
@@ -44,7 +45,7 @@ def finished_row(record: CaseRecord, read_outs: Mapping[str, Any]) -> dict[str, 
         row["tumour_ml"] = read_outs["tumour_ml"]
     for region, values in read_outs.get("regions", {}).items():
         row |= {f"{region}_{what}": values[what] for what in REGION_COLUMNS}
-    absent = [f"{name} absent" for name in read_outs.get("channels", {"absent": []})["absent"]]
+    absent = [_absent(name, record) for name in read_outs.get("channels", {"absent": []})["absent"]]
     row["notes"] = "; ".join([*absent, *read_outs["notes"]])
     risk = read_outs["risk"]
     if risk is not None:
@@ -55,6 +56,17 @@ def finished_row(record: CaseRecord, read_outs: Mapping[str, Any]) -> dict[str, 
                 row |= {f"{SHORT[cause]}_low": low, f"{SHORT[cause]}_high": high}
             row |= {f"{SHORT[cause]}_{m:g}m": p for m, p in zip(risk["months"], by_month, strict=True) if m is not None}
     return row
+
+
+def _absent(name: str, record: CaseRecord) -> str:
+    """That a channel is absent; of a ratio what it is made of and what of that the case lacks."""
+    parts = ratio_made_of(name)
+    if parts is None:
+        return f"{name} absent"
+    suv, mask = parts
+    lacking = [*([suv] if suv not in record.channels else []), *([mask] if mask not in record.masks else [])]
+    why = f"the case has no {' and no '.join(lacking)}" if lacking else "run.log says why that failed"
+    return f"{name} absent (it is made of {suv} where the mask {mask} is given, and {why})"
 
 
 def failed_row(record: CaseRecord, error: Exception) -> dict[str, Any]:

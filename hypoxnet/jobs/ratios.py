@@ -18,7 +18,7 @@ from hypoxnet.cases import CaseRecord
 from hypoxnet.errors import CaseError
 from hypoxnet.files import sha256_of
 from hypoxnet.images import read_channel, read_mask, write_image
-from hypoxnet.maps.reference_region import ratio_map, reference_value
+from hypoxnet.maps.reference_region import RATIO_REGIONS, ratio_map, reference_value
 from hypoxnet.quantities import HYPOXIA_TRACERS, TRACERS
 from hypoxnet.transforms.prepare import onto
 
@@ -47,7 +47,7 @@ def ratios_of(record: CaseRecord, wanted: Sequence[str]) -> Iterator[Ratio]:
     for tracer in TRACERS:
         possible = [
             Ratio(f"{tracer}_{ending}", f"{tracer}_SUV", mask, statistic)
-            for ending, mask, statistic in (("TMR", "MUSCLE", "median"), ("TBR", "BLOOD", "mean"))
+            for ending, (mask, statistic) in RATIO_REGIONS.items()
             if f"{tracer}_SUV" in record.channels and mask in record.masks
         ]
         if wanted:

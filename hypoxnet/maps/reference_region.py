@@ -15,6 +15,9 @@ from hypoxnet.geometry import Grid
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 
+# Ending of a ratio's name to the mask that it needs, and the statistic of the uptake there.
+RATIO_REGIONS = {"TMR": ("MUSCLE", "median"), "TBR": ("BLOOD", "mean")}
+
 LARGEST_VARIATION = 0.20
 SMALLEST_VOLUME_ML = 1.0
 # Two widths of a PET scanner's blur: nearer, the tumour's uptake spills into the region.
@@ -31,6 +34,28 @@ BODY_SUV = 0.2
 BODY_SMOOTHING_MM = 3.0
 # A tumour nearer to the middle has no other side.
 MIDLINE_MM = 10.0
+
+
+def ratio_made_of(name: str) -> tuple[str, str] | None:
+    """The channel and the mask that a ratio of uptake is made of; None for what is no such ratio.
+
+    Example:
+        >>> ratio_made_of("FMISO_TMR"), ratio_made_of("FMISO_TBR"), ratio_made_of("T1W")
+        (('FMISO_SUV', 'MUSCLE'), ('FMISO_SUV', 'BLOOD'), None)
+    """
+    tracer, _, ending = name.rpartition("_")
+    return (f"{tracer}_SUV", RATIO_REGIONS[ending][0]) if tracer and ending in RATIO_REGIONS else None
+
+
+def ratio_hint(name: str) -> str:
+    """What a ratio that is not there would be made of, to end a message with; empty for what is no ratio.
+
+    Example:
+        >>> ratio_hint("FMISO_TMR")
+        '; FMISO_TMR is made of FMISO_SUV where the mask MUSCLE is given: contour it'
+    """
+    parts = ratio_made_of(name)
+    return f"; {name} is made of {parts[0]} where the mask {parts[1]} is given: contour it" if parts else ""
 
 
 def reference_value(suv: NDArray[np.floating], region: NDArray[np.bool_], *, statistic: str = "median") -> float:

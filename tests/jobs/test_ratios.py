@@ -13,6 +13,7 @@ from hypoxnet.data.manifest import read_manifest
 from hypoxnet.data.plan import plan_settings
 from hypoxnet.errors import ConfigError
 from hypoxnet.images import read_channel
+from hypoxnet.inference.table import finished_row
 from hypoxnet.jobs.derive import MapCache, complete_cohort
 from hypoxnet.maps.config import MapsConfig
 from hypoxnet.transforms.config import LabelConfig
@@ -65,6 +66,20 @@ def test_a_ratio_with_a_file_of_its_own_keeps_it(record: CaseRecord, tmp_path: P
     found = cache(tmp_path).complete(replace(record, channels={**record.channels, "FMISO_TMR": own}))
     assert found.channels["FMISO_TMR"] == own
     assert found.derived == ()
+
+
+def test_a_ratio_that_is_absent_says_which_contour_it_lacks(record: CaseRecord) -> None:
+    read_outs = {"channels": {"absent": ["FMISO_TMR", "T1W"]}, "notes": [], "risk": None}
+    undrawn = replace(record, masks={})
+    notes = finished_row(undrawn, read_outs)["notes"].split("; ")
+    assert notes == [
+        "FMISO_TMR absent (it is made of FMISO_SUV where the mask MUSCLE is given, and the case has no MUSCLE)",
+        "T1W absent",
+    ]
+    assert "has no FMISO_SUV and no MUSCLE" in finished_row(replace(undrawn, channels={}), read_outs)["notes"]
+    assert "run.log says why" in finished_row(record, read_outs)["notes"]
+    with pytest.raises(ConfigError, match="FMISO_TMR is made of FMISO_SUV where the mask MUSCLE is given: contour it"):
+        plan_settings([undrawn], DataConfig(channels=["FMISO_TMR"]), LabelConfig(), edges_months=[12.0])
 
 
 def test_a_redrawn_muscle_gives_another_file(record: CaseRecord, tmp_path: Path) -> None:
