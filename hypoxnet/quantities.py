@@ -207,6 +207,7 @@ RAW_SERIES: dict[str, str] = {
 
 _YES_NO = {"yes": 1.0, "y": 1.0, "no": 0.0, "n": 0.0}
 _SEX = {"f": 0.0, "female": 0.0, "m": 1.0, "male": 1.0}
+_ARM = {"experimental": 1.0, "treatment": 1.0, "treated": 1.0, "control": 0.0, "standard": 0.0}
 _HPV = {"positive": 1.0, "pos": 1.0, "+": 1.0, "negative": 0.0, "neg": 0.0, "-": 0.0}
 _SUBSITES = (
     "oropharynx",
@@ -277,9 +278,27 @@ COVARIATES: dict[str, Covariate] = {
         Covariate("chemo", "1 when chemotherapy was given with radiation", "code", 0.0, 1.0, words=_YES_NO),
         Covariate("nimorazole", "1 when a hypoxic sensitiser was given", "code", 0.0, 1.0, words=_YES_NO),
         Covariate("dose_gy", "prescribed dose to the tumour", "Gy", 0.0, 120.0),
+        Covariate(
+            "arm",
+            "0 control, 1 the treatment that is compared with it",
+            "code",
+            0.0,
+            1.0,
+            words=_ARM,
+            aliases=("treatment_arm", "trial_arm", "study_arm"),
+        ),
         Covariate("overall_time_days", "first to last fraction", "days", 1.0, 120.0),
-        Covariate("til", "tumour-infiltrating lymphocytes", "%", 0.0, 100.0),
-        Covariate("pd_l1_cps", "PD-L1 combined positive score", "score", 0.0, 100.0, kind="log", offset=1.0),
+        Covariate("til", "tumour-infiltrating lymphocytes", "%", 0.0, 100.0, aliases=("tils", "til_percent")),
+        Covariate(
+            "pd_l1_cps",
+            "PD-L1 combined positive score",
+            "score",
+            0.0,
+            100.0,
+            kind="log",
+            offset=1.0,
+            aliases=("cps", "pdl1_cps", "pd-l1_cps"),
+        ),
     ]
 }
 

@@ -95,7 +95,7 @@ class DataConfig:
         window: Voxels of the window that the network sees in training and inference.
         tumour: Mask columns whose union is the tumour.
         covariates: Covariates of the outcome head, in order, measured read-outs such as `FMISO_TMRMAX` among them; null
-            takes every one that at least a quarter of the training patients have, an empty list none.
+            takes every one that at least a quarter of the training patients have, without `arm`, an empty list none.
         endpoint: Which outcome of the manifest, by the prefix of its columns: `lrc` locoregional control, `dm` distant
             metastasis, `os` overall survival.
         missing_covariates: What stands for a covariate that is not known: `conditional` what is to be expected from

@@ -24,6 +24,8 @@ UPTAKES = ("SUV", "SUL", "SUVIBW", "SUVBSA", "TBR", "TMR")
 
 # A covariate that fewer patients have says more about who was asked than about who fails.
 ENOUGH_KNOWN = 0.25
+# For the comparison of arms: what was done stands in other covariates, and a lot says nothing of a patient.
+ONLY_WHEN_NAMED = ("arm",)
 
 
 def plan_settings(
@@ -160,8 +162,9 @@ def plan_covariates(
 
 
 def _covariates(found: Counter[str], patients: int) -> tuple[str, ...]:
-    """Covariates that enough of the patients have, those of the table first."""
-    order = [*COVARIATES, *sorted(name for name in found if name not in COVARIATES)]
+    """Covariates that enough of the patients have, those of the table first, without those that must be named."""
+    table = [name for name in COVARIATES if name not in ONLY_WHEN_NAMED]
+    order = [*table, *sorted(name for name in found if name not in COVARIATES)]
     return tuple(name for name in order if found[name] >= ENOUGH_KNOWN * patients and found[name])
 
 

@@ -46,7 +46,7 @@ def manifest_columns(chosen: Preset) -> tuple[str, ...]:
     """Columns of a cohort's manifest."""
     raw = tuple(RAW_SERIES) if chosen.raw else ()
     masks = tuple(name for name in MASKS if name in MASK_COLUMNS)
-    covariates = (*KNOWN, "dose_gy") if chosen.randomised else KNOWN
+    covariates = (*KNOWN, "dose_gy", "arm") if chosen.randomised else KNOWN
     return ("case_id", "visit", "site", *chosen.channels, *raw, *masks, "lrc_months", "lrc_event", *covariates)
 
 
@@ -74,7 +74,7 @@ def make_phantom(chosen: Preset, number: int, closure: Closure | None = None) ->
     survivors, outcome = fates[received]
     known = _known_covariates(subject)
     if chosen.randomised:
-        known["dose_gy"] = received
+        known |= {"dose_gy": received, "arm": float(boosted)}
     return Phantom(
         case_id=case_name(number),
         site=subject.hospital.name,

@@ -22,7 +22,7 @@ from hypoxnet.data.inspection import inspect_manifest
 from hypoxnet.data.manifest import read_manifest
 from hypoxnet.data.phantom_cohort import phantom_manifest
 from hypoxnet.errors import ConfigError
-from hypoxnet.phantom.assemble import make_phantom
+from hypoxnet.phantom.assemble import make_phantom, manifest_columns
 from hypoxnet.phantom.cohort import make_cohort
 from hypoxnet.phantom.parameters.cohort import IMAGES, Hospital, Preset, Visit
 from hypoxnet.phantom.parameters.pet import PetScanner
@@ -106,10 +106,13 @@ def test_the_outcome_is_that_of_the_arm_that_was_given():
     for number in range(1, 9):
         patient = make_phantom(trial, number)
         received.add(patient.covariates["dose_gy"])
+        assert patient.covariates["arm"] == float(patient.covariates["dose_gy"] == 77.0)
         failed = patient.truth["arms"][f"{patient.covariates['dose_gy']:g}"]["failure_months"]
         if patient.outcome.event == FAILURE:
             assert patient.outcome.months == pytest.approx(failed, abs=0.06)
     assert received == {70.0, 77.0}
+    assert manifest_columns(trial)[-2:] == ("dose_gy", "arm")
+    assert "arm" not in manifest_columns(SMALL)
 
 
 def test_the_number_of_workers_changes_no_byte(tmp_path):

@@ -16,7 +16,7 @@ from hypoxnet.phantom.parameters.treatment import FollowUp, Treatment
 from hypoxnet.quantities import QUANTITIES, suggestion
 
 # Raise it when the same parameters would give another cohort.
-VERSION = 3
+VERSION = 4
 
 # A PET wider than this share of the field of view would show its edges everywhere.
 WIDEST_PSF = 0.25
@@ -86,7 +86,8 @@ class Preset:
         raw: Write the raw MR series as well.
         noise: False for scanners without noise, motion and bias.
         truth_maps: Maps of the truth on the object's grid, beside `po2`.
-        randomised: Half of the patients are boosted to `treatment.boost_gy` in the hypoxic volume of their PET.
+        randomised: Half of the patients are boosted to `treatment.boost_gy` in the hypoxic volume of their PET: `arm` 1
+            of the manifest.
         open_kbp: Folders of real planning CTs in the place of the synthetic neck.
     """
 
