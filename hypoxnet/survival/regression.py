@@ -13,6 +13,7 @@ import pandas as pd
 from lifelines import CoxPHFitter
 from lifelines.exceptions import ConvergenceError, ConvergenceWarning, StatisticalWarning
 from numpy.typing import NDArray
+from scipy.linalg import LinAlgWarning
 from scipy.stats import norm
 
 from hypoxnet.survival.estimators import Z_95, Array, Events
@@ -98,13 +99,15 @@ def cause_specific_cox(
     frame["months"], frame["struck"], frame["weight"] = months, struck, 1.0 if weights is None else weights
     try:
         with warnings.catch_warnings():
-            # A likelihood without a maximum is lifelines' warning; here it is a result, None.
+            # A likelihood without a maximum is a warning of lifelines or, in a few patients, of the solver below it;
+            # here it is a result, None.
             warnings.simplefilter("error", ConvergenceWarning)
+            warnings.simplefilter("error", LinAlgWarning)
             # That weights which are not counts need a robust covariance: they get it below.
             warnings.simplefilter("ignore", StatisticalWarning)
             fitter = CoxPHFitter(penalizer=ridge)
             fitted = fitter.fit(frame, "months", "struck", weights_col="weight", fit_options=TO_ROUNDING)
-    except (ConvergenceError, ConvergenceWarning):
+    except (ConvergenceError, ConvergenceWarning, LinAlgWarning):
         return None
     covariance = fitted.variance_matrix_.loc[columns, columns].to_numpy(np.float64)
     found = HazardRatios(fitted.params_[columns].to_numpy(np.float64), covariance, float(fitted.log_likelihood_))
