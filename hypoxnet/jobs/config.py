@@ -8,6 +8,7 @@ from hypoxnet.data.config import DataConfig, SplitConfig
 from hypoxnet.errors import ConfigError
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.losses.config import LossConfig
+from hypoxnet.metrics.config import EvaluationConfig
 from hypoxnet.models.config import ModelConfig, OutcomeConfig
 from hypoxnet.training.config import TrackingConfig, TrainingConfig
 from hypoxnet.transforms.config import AugmentConfig, LabelConfig
@@ -43,6 +44,7 @@ class TrainJobConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
 @dataclass

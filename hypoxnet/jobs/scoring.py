@@ -27,7 +27,8 @@ from hypoxnet.metrics.baselines import (
     read_uptake,
     true_region,
 )
-from hypoxnet.metrics.reference_models import ReferenceModel
+from hypoxnet.metrics.on_training import figures_on_training
+from hypoxnet.metrics.reference_models import VOLUME, ReferenceModel
 from hypoxnet.metrics.scores import CaseScore
 from hypoxnet.metrics.segmentation import dice, score_region
 from hypoxnet.transforms.settings import PrepareSettings
@@ -37,11 +38,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Baselines:
-    """What stands beside the network; None where the cohort does not allow it."""
+    """What stands beside the network; None where the cohort does not allow it.
+
+    Args:
+        threshold: Of the uptake.
+        volume: Rank by the tumour's volume.
+        references: Models with absolute risks, by name.
+        on_training: Figures of these on their own training patients, corrected for it.
+    """
 
     threshold: UptakeThreshold | None
     volume: VolumeModel | None
     references: Mapping[str, ReferenceModel] = field(default_factory=dict)
+    on_training: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """For `metrics.json`."""
@@ -51,6 +60,7 @@ class Baselines:
             if self.volume is None
             else f"{self.volume.kind} on log GTV volume, {self.volume.coefficient:+.3f} per log mL",
             "clinical": self.references["clinical"].describe() if "clinical" in self.references else None,
+            **({"on_training": dict(self.on_training)} if self.on_training else {}),
         }
 
 
@@ -65,18 +75,20 @@ def fit_baselines(records: Sequence[CaseRecord], settings: PrepareSettings) -> B
             known.append(record)
             patients.append(with_volume(record, tumour_ml))
     model = fit_volume_model(volumes, outcomes) if outcomes else None
-    return Baselines(choose_threshold(records, settings), model, fit_references(known, patients))
+    references = fit_references(known, patients)
+    apparent = figures_on_training(references, patients, outcomes)
+    return Baselines(choose_threshold(records, settings), model, references, apparent)
 
 
-def fit_volume_baseline(records: Sequence[CaseRecord]) -> VolumeModel | None:
-    """The baseline of a model of covariates alone: the volume in the manifest, where the patients have one."""
+def fit_baselines_alone(records: Sequence[CaseRecord]) -> Baselines:
+    """The same where no contour is read: of the patients whose volume stands in the manifest."""
     patients = {record.case_id: record for record in reversed(records)}.values()
-    both = [
-        (record.covariates["gtv_ml"], record.outcome)
-        for record in patients
-        if record.outcome is not None and "gtv_ml" in record.covariates
-    ]
-    return fit_volume_model([volume for volume, _ in both], [outcome for _, outcome in both]) if both else None
+    known = [record for record in patients if record.outcome is not None and VOLUME in record.covariates]
+    outcomes = [record.outcome for record in known if record.outcome is not None]
+    covariates = [record.covariates for record in known]
+    model = fit_volume_model([one[VOLUME] for one in covariates], outcomes) if known else None
+    references = fit_references(known, covariates)
+    return Baselines(None, model, references, figures_on_training(references, covariates, outcomes))
 
 
 def score_without_image(
@@ -90,7 +102,7 @@ def score_without_image(
         volume: The baseline, fitted on the training cases.
         fold: Which fold withheld it.
     """
-    tumour_ml = record.covariates.get("gtv_ml")
+    tumour_ml = record.covariates.get(VOLUME)
     return CaseScore(
         key=record.key,
         patient=record.case_id,
@@ -101,6 +113,7 @@ def score_without_image(
         death=at_horizon[1] if len(at_horizon) > 1 else None,
         outcome=record.outcome,
         volume_risk=volume.risk(tumour_ml) if volume and tumour_ml else None,
+        covariates=record.covariates,
     )
 
 
@@ -151,6 +164,7 @@ def score_case(
     conventional = _conventional(baselines, settings)
     details = risk_details(said, END_POINTS[settings.endpoint])
     months = details["curve"].months if details else ()
+    covariates = with_volume(record, tumour_ml)
     return CaseScore(
         key=record.key,
         patient=record.case_id,
@@ -164,7 +178,8 @@ def score_case(
         death=at_horizon.get(competing),
         outcome=record.outcome,
         volume_risk=baselines.volume.risk(tumour_ml) if baselines.volume and tumour_ml else None,
-        references=reference_risks(baselines.references, with_volume(record, tumour_ml), months) if details else {},
+        references=reference_risks(baselines.references, covariates, months) if details else {},
+        covariates=covariates,
         **details,
     )
 

@@ -45,13 +45,6 @@ def fit_references(records: Sequence[CaseRecord], patients: Sequence[Mapping[str
     return found
 
 
-def fit_references_alone(records: Sequence[CaseRecord]) -> dict[str, ReferenceModel]:
-    """The same where no contour is read: of the patients whose volume stands in the manifest."""
-    patients = {record.case_id: record for record in reversed(records)}.values()
-    known = [record for record in patients if record.outcome is not None and VOLUME in record.covariates]
-    return fit_references(known, [record.covariates for record in known])
-
-
 def reference_risks(
     models: Mapping[str, ReferenceModel], covariates: Mapping[str, float], months: Sequence[float]
 ) -> dict[str, ReferenceRisk]:

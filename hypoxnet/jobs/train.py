@@ -37,12 +37,12 @@ from hypoxnet.jobs.run_folder import RunFolder, log_to, open_run
 from hypoxnet.jobs.scoring import (
     Baselines,
     fit_baselines,
-    fit_volume_baseline,
+    fit_baselines_alone,
     score_case,
     score_without_image,
     write_scores,
 )
-from hypoxnet.jobs.scoring_outcome import fit_references_alone, with_details_alone
+from hypoxnet.jobs.scoring_outcome import with_details_alone
 from hypoxnet.jobs.validation import checked_for_leaks, describe_design, notes_of, pooled, withheld_once
 from hypoxnet.metrics.evaluate import Evaluator
 from hypoxnet.metrics.scores import CaseScore
@@ -268,14 +268,14 @@ def _score_alone(part: Part, predictor: Predictor) -> Scored:
     """Scores of a model that reads no image: of all withheld cases at once, without a file for each."""
     split = part.split
     training = (*split.train, *split.validation)
-    volume, references = fit_volume_baseline(training), fit_references_alone(training)
+    baselines = fit_baselines_alone(training)
     at_horizon = predictor.risk_of_covariates(split.test)
     scores = [
-        score_without_image(record, risk, volume, fold=part.fold)
+        score_without_image(record, risk, baselines.volume, fold=part.fold)
         for record, risk in zip(split.test, at_horizon, strict=True)
     ]
-    detailed = with_details_alone(scores, predictor, split.test, references, training=training)
-    return Scored(tuple(detailed), {}, part.left_out, Baselines(None, volume, references))
+    detailed = with_details_alone(scores, predictor, split.test, baselines.references, training=training)
+    return Scored(tuple(detailed), {}, part.left_out, baselines)
 
 
 def _train_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, config: TrainJobConfig) -> None:
@@ -318,8 +318,12 @@ def _finish(
     failed = {key: reason for part in scored for key, reason in part.failed.items()}
     write_scores(run.predictions, scores, failed)
     _save_gallery(run, parts, scores, settings)
-    evaluator = Evaluator(scores, horizon_months=config.outcome.horizon_months, resamplings=config.bootstrap)
-    metrics = evaluator.metrics()
+    metrics = Evaluator(
+        scores,
+        horizon_months=config.outcome.horizon_months,
+        resamplings=config.bootstrap,
+        evaluation=config.evaluation,
+    ).metrics()
     metrics["counts"] |= {"failed_cases": len(failed), "trainings": len(parts)}
     metrics["counts"]["training_patients"] = _training_patients(parts)
     metrics["left_out"] = {key: reason for part in scored for key, reason in part.left_out.items()} | dict(without_maps)

@@ -12,6 +12,7 @@ import numpy as np
 
 from hypoxnet.cases import DEATH, FAILURE
 from hypoxnet.metrics.bootstrap import Figure, Statistic, bootstrap
+from hypoxnet.metrics.config import EvaluationConfig
 from hypoxnet.metrics.outcome import OutcomeEvaluator
 from hypoxnet.metrics.scores import CaseScore
 from hypoxnet.metrics.segmentation import RegionScore
@@ -25,12 +26,21 @@ class Evaluator:
         scores: Withheld cases.
         horizon_months: Month at which risk is scored.
         resamplings: Bootstrap samples.
+        evaluation: What is asked besides.
     """
 
-    def __init__(self, scores: Sequence[CaseScore], *, horizon_months: float, resamplings: int) -> None:
+    def __init__(
+        self,
+        scores: Sequence[CaseScore],
+        *,
+        horizon_months: float,
+        resamplings: int,
+        evaluation: EvaluationConfig | None = None,
+    ) -> None:
         self.scores = tuple(scores)
         self.horizon = horizon_months
         self.resamplings = resamplings
+        self.evaluation = evaluation
 
     def metrics(self) -> dict[str, Any]:
         """Everything, as in `metrics.json`: figures are `{value, low, high}`, null where not defined."""
@@ -41,7 +51,9 @@ class Evaluator:
             first = self._with_threshold(names[0])
             content["segmentation"] = {"region": names[0], **regions[names[0]], **first}
             content["regions"] = regions
-        outcome = OutcomeEvaluator(self.scores, horizon_months=self.horizon, resamplings=self.resamplings).metrics()
+        outcome = OutcomeEvaluator(
+            self.scores, horizon_months=self.horizon, resamplings=self.resamplings, evaluation=self.evaluation
+        ).metrics()
         if outcome:
             content["outcome"] = outcome
         return content

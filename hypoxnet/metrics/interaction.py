@@ -61,8 +61,9 @@ class Interaction:
         ratio: Ratio of the high over that of the low; below 1 the treatment helps the high more.
         patients: Low control, low treated, high control, high treated.
         events: Likewise.
-        weights: None for a randomised arm.
+        weights: None for a randomised arm, and where there is nothing to weight.
         left_out: Patients of whom a covariate of the propensity is not known.
+        drawn: Arms were drawn by lot.
     """
 
     low: HazardRatio
@@ -72,6 +73,7 @@ class Interaction:
     events: tuple[int, int, int, int]
     weights: Weights | None = None
     left_out: int = 0
+    drawn: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """For `metrics.json`."""
@@ -81,16 +83,16 @@ class Interaction:
             "interaction": self.ratio.to_json(),
             "patients": list(self.patients),
             "events": list(self.events),
-            "arms": "randomised",
+            "arms": "randomised" if self.drawn else "observational, inverse-probability weights",
         }
+        if not self.drawn:
+            content["left_out"] = self.left_out
         if self.weights is not None:
             content |= {
-                "arms": "observational, inverse-probability weights",
                 "effective_patients": round(self.weights.effective_patients, 1),
                 "largest_share_of_weight": round(self.weights.largest_share, 4),
                 "imbalance_before": round(self.weights.imbalance_before, 4),
                 "imbalance_after": round(self.weights.imbalance_after, 4),
-                "left_out": self.left_out,
             }
         return content
 
@@ -123,9 +125,10 @@ def treatment_interaction(
     cells = [(group == h) & (arm == t) for h in (False, True) for t in (False, True)]
     patients = tuple(int(cell.sum()) for cell in cells)
     events = tuple(int((code[cell] == cause).sum()) for cell in cells)
+    left_out, drawn = int((~known).sum()), covariates is None
     if min(patients) == 0:
         nothing = HazardRatio(None, reason="a group of one arm has no patient")
-        return Interaction(nothing, nothing, nothing, patients, events, left_out=int((~known).sum()))  # type: ignore[arg-type]
+        return Interaction(nothing, nothing, nothing, patients, events, None, left_out, drawn)  # type: ignore[arg-type]
     weights = None if covariates is None else propensity_weights(arm, np.column_stack([group, covariates[known]]))
     if weights is not None and weights.largest_share > LARGEST_SHARE:
         raise ConfigError(
@@ -149,7 +152,8 @@ def treatment_interaction(
         patients,  # type: ignore[arg-type]
         events,  # type: ignore[arg-type]
         weights,
-        int((~known).sum()),
+        left_out,
+        drawn,
     )
 
 

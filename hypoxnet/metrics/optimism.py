@@ -28,11 +28,15 @@ class Optimism:
         apparent: Figure on the patients of the fit.
         optimism: How much higher a refitted model scores on its own patients than on all.
         corrected: The difference of both.
+        low: Lower limit of the 95 % interval of `corrected`.
+        high: Upper limit.
     """
 
     apparent: float
     optimism: float
     corrected: float
+    low: float
+    high: float
 
 
 def optimism_corrected(
@@ -50,10 +54,12 @@ def optimism_corrected(
         seed: Seed.
 
     Returns:
-        The figures; None when the apparent figure, or that of more than half of the resamples, is not defined.
+        The figures; None when the apparent figure, or that of more than half of the resamples, is not defined. The
+        interval is that of the refitted models on their own patients, shifted by the optimism.
 
     Source:
-        Harrell, Lee and Mark 1996, Stat Med 15:361, section 5. Efron and Gong 1983, Am Stat 37:36.
+        Harrell, Lee and Mark 1996, Stat Med 15:361, section 5. Efron and Gong 1983, Am Stat 37:36. Noma et al. 2021,
+        Stat Med 40:5691 (shifted interval).
 
     Example:
         >>> y = np.array([0.0, 1.0, 2.0, 6.0])
@@ -68,16 +74,18 @@ def optimism_corrected(
     apparent = _number(score(fit(everyone), everyone))
     if apparent is None:
         return None
-    gaps = []
+    gaps, own = [], []
     for index in resampled(patients, resamplings=resamplings, seed=seed):
         model = fit(index)
         inside, outside = _number(score(model, index)), _number(score(model, everyone))
         if inside is not None and outside is not None:
             gaps.append(inside - outside)
+            own.append(inside)
     if not gaps or len(gaps) < ENOUGH_DEFINED * resamplings:
         return None
     optimism = float(np.mean(gaps))
-    return Optimism(apparent, optimism, apparent - optimism)
+    low, high = (float(limit) - optimism for limit in np.percentile(own, [2.5, 97.5]))
+    return Optimism(apparent, optimism, apparent - optimism, low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +104,12 @@ class PermutationTest:
 
 
 def permutation_test(
-    gain: Callable[[Index], float | None], patients: int, *, permutations: int, seed: int = 0
+    gain: Callable[[Index], float | None],
+    patients: int,
+    *,
+    permutations: int,
+    strata: Sequence[int] | None = None,
+    seed: int = 0,
 ) -> PermutationTest | None:
     """Does the addition gain more than the same addition dealt out to the wrong patients?
 
@@ -105,6 +118,8 @@ def permutation_test(
             this order; None where it is not defined. `nested_gain` makes one.
         patients: How many there are.
         permutations: How many orders to draw.
+        strata: B, such as the fold that withheld the patient; each changes places only with those of its own. None is
+            one stratum.
         seed: Seed.
 
     Returns:
@@ -124,7 +139,9 @@ def permutation_test(
     if observed is None:
         return None
     generator = np.random.default_rng(seed)
-    drawn = [_number(gain(generator.permutation(patients))) for _ in range(permutations)]
+    of_stratum = np.zeros(patients, dtype=np.int64) if strata is None else np.asarray(strata)
+    members = [np.flatnonzero(of_stratum == name) for name in np.unique(of_stratum)]
+    drawn = [_number(gain(_dealt(members, patients, generator))) for _ in range(permutations)]
     defined = np.array([number for number in drawn if number is not None])
     if len(defined) < ENOUGH_DEFINED * permutations:
         return None
@@ -132,6 +149,25 @@ def permutation_test(
     slack = 1e-9 * max(1.0, abs(observed))
     as_much = int((defined >= observed - slack).sum())
     return PermutationTest(observed, (1 + as_much) / (1 + len(defined)), len(defined))
+
+
+def _dealt(members: Sequence[Index], patients: int, generator: np.random.Generator) -> Index:
+    """An order in which patients change places within each stratum."""
+    order = np.arange(patients)
+    for own in members:
+        order[own] = own[generator.permutation(len(own))]
+    return order
+
+
+def unexplained(baseline: Array, added: Array) -> Array:
+    """The part of added columns that baseline columns do not explain, B Q: the residual of a linear regression.
+
+    Args:
+        baseline: B P.
+        added: B Q.
+    """
+    with_constant = np.column_stack([np.ones(len(baseline)), baseline])
+    return np.asarray(added - with_constant @ np.linalg.lstsq(with_constant, added, rcond=None)[0])
 
 
 def nested_gain(
@@ -155,8 +191,7 @@ def nested_gain(
     Source:
         Potter 2005, Stat Med 24:693 (permutation of regressor residuals).
     """
-    with_constant = np.column_stack([np.ones(len(baseline)), baseline])
-    residual = added - with_constant @ np.linalg.lstsq(with_constant, added, rcond=None)[0]
+    residual = unexplained(baseline, added)
     smaller = fit_and_score(baseline)
 
     def gain(order: Index) -> float | None:

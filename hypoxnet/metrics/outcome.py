@@ -22,8 +22,10 @@ from hypoxnet.metrics.calibration import (
     observed_over_expected,
     risk_groups,
 )
+from hypoxnet.metrics.config import EvaluationConfig
 from hypoxnet.metrics.discrimination import auc_at, harrell_c, harrell_c_within, uno_c
 from hypoxnet.metrics.ipcw import failed_by
+from hypoxnet.metrics.outcome_added import beyond_clinical
 from hypoxnet.metrics.outcome_cohort import (
     Array,
     Cohort,
@@ -35,7 +37,8 @@ from hypoxnet.metrics.outcome_cohort import (
     of_risk,
     on,
 )
-from hypoxnet.metrics.outcome_groups import groups_of_risk, hypoxia_groups
+from hypoxnet.metrics.outcome_groups import groups_of_risk, hypoxia_groups, immune_groups
+from hypoxnet.metrics.outcome_treatment import interactions
 from hypoxnet.metrics.scores import CaseScore
 from hypoxnet.survival.restricted_mean import time_lost
 
@@ -58,10 +61,19 @@ class OutcomeEvaluator:
         scores: Withheld cases.
         horizon_months: Month at which risk is scored.
         resamplings: Bootstrap samples; slow figures take fewer, and say so.
+        evaluation: What else is asked of the patients.
     """
 
-    def __init__(self, scores: Sequence[CaseScore], *, horizon_months: float, resamplings: int) -> None:
+    def __init__(
+        self,
+        scores: Sequence[CaseScore],
+        *,
+        horizon_months: float,
+        resamplings: int,
+        evaluation: EvaluationConfig | None = None,
+    ) -> None:
         self.cohort = Cohort.of(scores)
+        self.evaluation = evaluation or EvaluationConfig()
         self.horizon = horizon_months
         self.resamplings = resamplings
 
@@ -83,6 +95,7 @@ class OutcomeEvaluator:
             if "c_index_within" in clinical:
                 content["clinical_c_index_within"] = clinical["c_index_within"]
             content["c_index_above_clinical"] = clinical["c_index_difference"]
+        content["beyond_clinical"] = beyond_clinical(cohort)
         content["by_site"] = self._by_site()
         content["decision"] = self._decision()
         content["reclassification"] = self._reclassification()
@@ -91,6 +104,7 @@ class OutcomeEvaluator:
             content["d_calibration"] = self._d_calibration()
             content["time_lost"] = self._time_lost()
             content |= self._groups()
+        content["interaction"] = interactions(cohort, self.evaluation)
         return {name: value for name, value in content.items() if value not in ({}, [])}
 
     def _figure(self, cohort: Cohort, statistic: OfPatients, *, at_most: int | None = None) -> dict[str, Any]:
@@ -328,9 +342,14 @@ class OutcomeEvaluator:
         cohort = self.cohort
         assert cohort.months is not None
         found = {"risk_groups": groups_of_risk(cohort.scores, cohort.months, cohort.event, horizon=self.horizon)}
-        for truth in (False, True):
-            name = "true_hypoxia" if truth else "predicted_hypoxia"
-            found[name] = hypoxia_groups(cohort.scores, cohort.months, cohort.event, horizon=self.horizon, true=truth)
+        for truth, whose in ((False, "predicted"), (True, "true")):
+            for name, groups in (("hypoxia", hypoxia_groups), ("immune", immune_groups)):
+                found[f"{whose}_{name}"] = groups(
+                    cohort.scores, cohort.months, cohort.event, horizon=self.horizon, true=truth
+                )
+        asked = any({"til", "pd_l1_cps"} & set(score.covariates) for score in cohort.scores)
+        if asked and not found["predicted_immune"] and not found["true_immune"]:
+            found["immune"] = {"reason": "fewer than six withheld patients have til, pd_l1_cps and a hypoxic share"}
         return found
 
     def _calibration_groups(self) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from hypoxnet.cases import FAILURE
 from hypoxnet.metrics.calibration import risk_groups
 from hypoxnet.metrics.power import power_sentence
 from hypoxnet.metrics.scores import CaseScore
-from hypoxnet.metrics.stratification import contrast, stratify
+from hypoxnet.metrics.stratification import GROUPS, PD_L1_CPS, contrast, hypoxia_immune_groups, stratify
 from hypoxnet.survival.comparison import ChiSquared, gray_test, logrank_test
 from hypoxnet.survival.estimators import incidence_curve, numbers_at_risk
 from hypoxnet.survival.restricted_mean import time_lost
@@ -81,12 +81,59 @@ def groups_of_risk(scores: Sequence[CaseScore], months: Array, event: Events, *,
     return _described(division, scores, months, event, horizon)
 
 
-def hypoxia_groups(
-    scores: Sequence[CaseScore], months: Array, event: Events, *, horizon: float, true: bool
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class HypoxiaSplit:
+    """Withheld patients above and below the median hypoxic share of the tumour.
+
+    Args:
+        places: K of B patients whose share is known.
+        high: K, above the median.
+        cut: How they were divided, in words.
+        folded: Divided by the patients whom other folds withheld.
+    """
+
+    places: NDArray[np.int64]
+    high: Mask
+    cut: str
+    folded: bool
+
+
+def split_by_hypoxia(scores: Sequence[CaseScore], months: Array, event: Events, *, true: bool) -> HypoxiaSplit | None:
     """More hypoxic than the median against the others, by the first region's share of the tumour.
 
     The median is that of the patients themselves, or in cross-validation of those in other folds; no outcome has a say.
+
+    Args:
+        scores: B withheld patients.
+        months: B.
+        event: B.
+        true: By the contoured share rather than by the predicted one.
+
+    Returns:
+        None for fewer than six patients with a share, or when all fall into one group.
+    """
+    shares = [_share(score, true=true) for score in scores]
+    known = np.array([place for place, share in enumerate(shares) if share is not None], dtype=np.int64)
+    if len(known) < SMALLEST_COHORT:
+        return None
+    values = np.array([shares[place] for place in known], dtype=float)
+    folds = [scores[place].fold for place in known]
+    folded = len(set(folds)) > 1 and None not in folds
+    if folded:
+        strata = stratify(values, months[known], event[known], [int(f or 0) for f in folds], rule="median")
+        high, of = strata.high, "of the patients whom other folds withheld"
+    else:
+        high, of = values > float(np.median(values)), f"of these patients ({100 * float(np.median(values)):.1f} %)"
+    if high.all() or not high.any():
+        return None
+    whose = "contoured" if true else "predicted"
+    return HypoxiaSplit(known, high, f"{whose} hypoxic share of the tumour above the median {of}", folded)
+
+
+def hypoxia_groups(
+    scores: Sequence[CaseScore], months: Array, event: Events, *, horizon: float, true: bool
+) -> dict[str, Any]:
+    """What became of the more and of the less hypoxic, as `split_by_hypoxia` divides them.
 
     Args:
         scores: B withheld patients.
@@ -98,23 +145,68 @@ def hypoxia_groups(
     Returns:
         For `metrics.json`; empty for fewer than six patients with a share or when all fall into one group.
     """
-    shares = [_share(score, true=true) for score in scores]
-    known = np.array([place for place, share in enumerate(shares) if share is not None], dtype=np.int64)
-    if len(known) < SMALLEST_COHORT:
+    split = split_by_hypoxia(scores, months, event, true=true)
+    if split is None:
         return {}
-    chosen = [scores[place] for place in known]
-    values = np.array([shares[place] for place in known], dtype=float)
-    folds = [score.fold for score in chosen]
-    whose = "contoured" if true else "predicted"
-    if len(set(folds)) > 1 and None not in folds:
-        strata = stratify(values, months[known], event[known], [int(f or 0) for f in folds], rule="median")
-        high, of = strata.high, "of the patients whom other folds withheld"
-    else:
-        high, of = values > float(np.median(values)), f"of these patients ({100 * float(np.median(values)):.1f} %)"
-    division = _halves(
-        f"{whose} hypoxic share of the tumour above the median {of}", high, ("less hypoxic", "more hypoxic")
+    division = _halves(split.cut, split.high, ("less hypoxic", "more hypoxic"))
+    chosen = [scores[place] for place in split.places]
+    return _described(division, chosen, months[split.places], event[split.places], horizon)
+
+
+def immune_groups(
+    scores: Sequence[CaseScore], months: Array, event: Events, *, horizon: float, true: bool
+) -> dict[str, Any]:
+    """Four groups of hypoxia and immune infiltration, as `hypoxia_immune_groups` makes them.
+
+    The median of the lymphocytes is learnt like that of hypoxia: of the patients whom other folds withheld, or of the
+    patients themselves; no outcome has a say. The hypoxic with low infiltration are compared with all others.
+
+    Args:
+        scores: B withheld patients, `til` and `pd_l1_cps` among their covariates.
+        months: B.
+        event: B.
+        horizon: Month at which incidences are given.
+        true: By the contoured hypoxic share rather than by the predicted one.
+
+    Returns:
+        For `metrics.json`; empty for fewer than six patients with all three or when all fall on one side.
+    """
+    split = split_by_hypoxia(scores, months, event, true=true)
+    if split is None:
+        return {}
+    til, cps = (_covariate([scores[place] for place in split.places], name) for name in ("til", "pd_l1_cps"))
+    folds = np.array([scores[place].fold or 0 for place in split.places]) if split.folded else np.zeros(len(til))
+    cut = _median_of_others(til, folds) if split.folded else np.full(len(til), _median(til))
+    groups = hypoxia_immune_groups(split.high, np.where(np.isfinite(cut), til, np.nan), cps, til_cut=cut)
+    known = [] if groups is None else [place for place, name in enumerate(groups) if name]
+    if groups is None or len(known) < SMALLEST_COHORT:
+        return {}
+    number = np.array([GROUPS.index(groups[place]) for place in known], dtype=np.int64)
+    of = "median of the patients whom other folds withheld" if split.folded else f"median of {_median(til):.3g} %"
+    division = Division(
+        f"{split.cut}; immune high: lymphocytes above the {of}, and a PD-L1 score (CPS) of at least {PD_L1_CPS:g}",
+        GROUPS,
+        number,
+        number == len(GROUPS) - 1,
+        f"{GROUPS[-1]} against the others",
     )
-    return _described(division, chosen, months[known], event[known], horizon)
+    places = split.places[known]
+    return _described(division, [scores[place] for place in places], months[places], event[places], horizon)
+
+
+def _covariate(scores: Sequence[CaseScore], name: str) -> Array:
+    return np.array([score.covariates.get(name, np.nan) for score in scores], dtype=float)
+
+
+def _median(values: Array) -> float:
+    """Of those that are known; nan without one."""
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+def _median_of_others(values: Array, folds: NDArray[Any]) -> Array:
+    medians = {fold: _median(values[folds != fold]) for fold in np.unique(folds)}
+    return np.array([medians[fold] for fold in folds])
 
 
 def _share(score: CaseScore, *, true: bool) -> float | None:

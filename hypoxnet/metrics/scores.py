@@ -82,6 +82,7 @@ class CaseScore:
         training_median: Median risk of the patients who trained the model; None where it was not recorded.
         risk_interval: 95 % interval of `risk`, where the model gives one.
         contributions: Covariate to its part in the patient's risk, where the model can tell.
+        covariates: Those that are known, the volume of the contour under `gtv_ml`.
     """
 
     key: str
@@ -101,3 +102,4 @@ class CaseScore:
     training_median: float | None = None
     risk_interval: tuple[float, float] | None = None
     contributions: Mapping[str, float] = field(default_factory=dict)
+    covariates: Mapping[str, float] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from scipy.stats import norm
 
 from hypoxnet.errors import ConfigError
 from hypoxnet.metrics.hazard_ratio import HazardRatio, hazard_ratios
-from hypoxnet.survival.estimators import incidence_of_cohort, still_followed
+from hypoxnet.survival.estimators import still_followed
 
 Array = NDArray[np.float64]
 Events = NDArray[np.int64]
@@ -284,7 +284,7 @@ def contrast(high: Mask, months: Array, event: Events, tumour_ml: Array, *, caus
 
 
 def hypoxia_immune_groups(
-    high: Mask, til_percent: Array, pd_l1_cps: Array, *, til_cut: float, cps_cut: float = PD_L1_CPS
+    high: Mask, til_percent: Array, pd_l1_cps: Array, *, til_cut: float | Array, cps_cut: float = PD_L1_CPS
 ) -> list[str] | None:
     """Four groups of hypoxia and immune infiltration.
 
@@ -295,7 +295,7 @@ def hypoxia_immune_groups(
         high: B, hypoxic.
         til_percent: B, tumour-infiltrating lymphocytes, nan where unknown.
         pd_l1_cps: B, PD-L1 combined positive score, nan where unknown.
-        til_cut: Learnt of training patients (`learn_cut`, by default their median).
+        til_cut: Learnt of other patients, by default their median; one for all, or B.
         cps_cut: Combined positive score.
 
     Returns:
@@ -315,30 +315,3 @@ def hypoxia_immune_groups(
     immune = (til_percent > til_cut) & (pd_l1_cps >= cps_cut)
     number = 2 * high.astype(int) + ~immune
     return [GROUPS[n] if there else "" for n, there in zip(number, known, strict=True)]
-
-
-def incidence_of_groups(
-    groups: Sequence[str], months: Array, event: Events, *, month: float, cause: int = 1
-) -> list[dict[str, Any]]:
-    """Patients, events and incidence (Aalen-Johansen) by a time, of each group that has a patient.
-
-    Args:
-        groups: B names; an empty one is left out.
-        months: B.
-        event: B.
-        month: Horizon.
-        cause: Which event counts.
-    """
-    names = np.asarray(groups)
-    rows = []
-    for name in sorted({name for name in groups if name}):
-        own = names == name
-        rows.append(
-            {
-                "group": name,
-                "patients": int(own.sum()),
-                "events": int((event[own] == cause).sum()),
-                "incidence": round(incidence_of_cohort(months[own], event[own], month, cause=cause), 6),
-            }
-        )
-    return rows

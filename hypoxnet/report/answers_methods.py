@@ -102,7 +102,8 @@ def left_out(run: RunFacts) -> str:
 
 def treatment(run: RunFacts) -> str:
     """Treatments among the covariates."""
-    known = [n for n in run.spec.settings.covariates if n in {"chemo", "nimorazole", "dose_gy", "overall_time_days"}]
+    treatments = {"chemo", "nimorazole", "arm", "dose_gy", "overall_time_days"}
+    known = [name for name in run.spec.settings.covariates if name in treatments]
     if not known:
         return "No treatment is an input of the model: its risks are those of patients treated like these."
     return f"Treatment as an input: {listed(known)}."

@@ -9,9 +9,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hypoxnet.report.drawing import BLUE, GREEN, GREY, ORANGE, STYLE, svg
+from hypoxnet.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, STYLE, svg
 
-GROUP_COLOURS = {2: (BLUE, ORANGE), 3: (BLUE, GREEN, ORANGE)}
+GROUP_COLOURS = {2: (BLUE, ORANGE), 3: (BLUE, GREEN, ORANGE), 4: (BLUE, GREEN, PURPLE, ORANGE)}
 SHOWN_MONTHS = 60.0
 
 

@@ -16,7 +16,10 @@ DIVISIONS = {
     "risk_groups": "By predicted risk",
     "predicted_hypoxia": "By predicted hypoxia",
     "true_hypoxia": "By contoured hypoxia",
+    "predicted_immune": "By predicted hypoxia and immune infiltration",
+    "true_immune": "By contoured hypoxia and immune infiltration",
 }
+TERM_WORDS = {"gtv_ml": "log GTV volume", "t_stage": "T", "n_stage": "N"}
 BASELINE_WORDS = {"volume": "volume", "clinical": "clinical"}
 # As many contributions as one can take in.
 SHOWN_CONTRIBUTIONS = 5
@@ -98,6 +101,8 @@ def outcome_rows(outcome: Mapping[str, Any]) -> Iterator[Row]:
         yield Row(
             "C-index above the clinical model", "difference, same patients", interval(outcome["c_index_above_clinical"])
         )
+    if "beyond_clinical" in outcome:
+        yield _beyond_row(outcome["beyond_clinical"])
     if "uno_c" in outcome:
         yield _row(outcome, "uno_c", "C-index (Uno)", "weighted for censoring")
     yield from _auc_rows(outcome, when)
@@ -109,6 +114,17 @@ def outcome_rows(outcome: Mapping[str, Any]) -> Iterator[Row]:
     yield _row(outcome, "calibration", f"Observed over expected{when}", "1 is right")
     yield from _calibration_rows(outcome)
     yield from _benefit_rows(outcome)
+
+
+def _beyond_row(beyond: Mapping[str, Any]) -> Row:
+    """What the risk says among patients of the same volume, stage and age."""
+    given = ", ".join(TERM_WORDS.get(name, name) for name in beyond["given"])
+    p = "not defined" if beyond["p"] is None else f"p {beyond['p']:.2g}"
+    ratio = beyond["hazard_ratio"]
+    value = p if ratio["value"] is None else f"{interval(ratio)}, {p}"
+    counts = f"{beyond['patients']} patients, {beyond['failures']} failures"
+    meaning = f"hazard ratio per SD of the risk; p of {beyond['permutations']} permutations; {counts}"
+    return Row(f"Risk beyond {given}", meaning, value)
 
 
 def _row(outcome: Mapping[str, Any], key: str, name: str, meaning: str, *, digits: int = 2, extra: str = "") -> Row:
@@ -229,14 +245,15 @@ def _group_cells(group: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _comparison(division: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     compared = division["compared"]
-    yield f"Hazard ratio, {compared}", _ratio(division["hazard_ratio"])
-    yield "The same given log GTV volume", _ratio(division["hazard_ratio_given_volume"])
+    yield f"Hazard ratio, {compared}", hazard_ratio_words(division["hazard_ratio"])
+    yield "The same given log GTV volume", hazard_ratio_words(division["hazard_ratio_given_volume"])
     for name, key in (("Log-rank test of the hazard", "logrank_p"), ("Gray's test of the incidence", "gray_p")):
         p = division[key]
         yield name, "not defined" if p is None else f"p {p:.3f}"
 
 
-def _ratio(ratio: Mapping[str, Any]) -> str:
+def hazard_ratio_words(ratio: Mapping[str, Any]) -> str:
+    """A ratio with interval, p and method, or why there is none."""
     if ratio["value"] is None:
         return f"not defined: {ratio['reason']}"
     p = "" if ratio["p"] is None else f", p {ratio['p']:.3f}"

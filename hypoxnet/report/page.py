@@ -24,16 +24,28 @@ from hypoxnet.report.outcome_section import (
     patient_lines,
 )
 from hypoxnet.report.run_facts import read_run
+from hypoxnet.report.treatment_section import interaction_tables, not_asked, training_lines
 from hypoxnet.report.words import interval
 
 REPORT = "report.html"
 # With fewer failures an interval of the C-index spans most of what is possible.
 FEW_FAILURES = 10
-SHOWN_SETTINGS = ("label", "data", "split", "model", "outcome", "loss", "training", "augment", "inference")
+SHOWN_SETTINGS = (
+    "label",
+    "data",
+    "split",
+    "model",
+    "outcome",
+    "loss",
+    "training",
+    "augment",
+    "inference",
+    "evaluation",
+)
 
 
 # Of a model of covariates alone.
-SHOWN_ALONE = ("data", "split", "model", "outcome")
+SHOWN_ALONE = ("data", "split", "model", "outcome", "evaluation")
 
 
 def write_report(run: Path) -> Path:
@@ -59,6 +71,9 @@ def write_report(run: Path) -> Path:
         segmentation=list(_segmentation_rows(metrics)),
         outcome=list(outcome_rows(facts.outcome)),
         divisions=list(group_tables(facts.outcome)),
+        interactions=list(interaction_tables(facts.outcome)),
+        not_asked=list(not_asked(facts.outcome)),
+        on_training=list(training_lines(metrics["baselines"])),
         patients=list(patient_lines(scored)),
         checklists=filled_checklists(facts),
         horizon="" if facts.outcome.get("horizon_months") is None else f"{facts.outcome['horizon_months']:g}",

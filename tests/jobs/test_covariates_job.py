@@ -32,7 +32,19 @@ def cohort(tmp_path_factory):
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(
-            ["case_id", "site", "age", "sex", "hpv", "T", "volume_ml", "subsite", "lrc_months", "lrc_event"]
+            [
+                "case_id",
+                "site",
+                "age",
+                "sex",
+                "hpv",
+                "T",
+                "volume_ml",
+                "subsite",
+                "lrc_months",
+                "lrc_event",
+                "trial_arm",
+            ]
         )
         for number in range(80):
             volume = float(np.exp(generator.normal(3.0, 0.8)))
@@ -43,7 +55,8 @@ def cohort(tmp_path_factory):
             hpv = generator.choice(["positive", "negative", ""])
             stage, subsite = f"T{generator.integers(1, 5)}", generator.choice(["oropharynx", "larynx"])
             row = [f"P{number:02d}", "ab"[number % 2], round(generator.normal(62, 9)), "mf"[number % 2], hpv, stage]
-            writer.writerow([*row, round(volume, 2), subsite, round(months, 2), event])
+            arm = ("control", "experimental")[number // 2 % 2]
+            writer.writerow([*row, round(volume, 2), subsite, round(months, 2), event, arm])
     return path
 
 
@@ -53,6 +66,23 @@ def run(cohort, tmp_path_factory):
     config = TrainJobConfig(output=str(folder), bootstrap=20, data=DataConfig(manifest=str(cohort)), model=QUICK)
     assert run_training_job(config) == 0
     return folder
+
+
+def test_arms_are_no_input_and_what_cannot_be_asked_of_them_is_said(run):
+    assert "arm" not in read_bundle(run / "bundle")[0].settings.covariates
+    outcome = json.loads((run / "metrics.json").read_text())["outcome"]
+    assert outcome["interaction"]["arm"] == "arm"
+    assert outcome["interaction"]["reason"].startswith("fewer than six withheld patients have it and a hypoxic share")
+    assert outcome["beyond_clinical"]["given"] == ["gtv_ml", "t_stage", "age"]
+    assert "No interaction of arm and hypoxia" in (run / "report.html").read_text()
+
+
+def test_baselines_tell_what_they_owe_to_their_own_patients(run):
+    (part,) = json.loads((run / "metrics.json").read_text())["baselines"]
+    assert set(part["on_training"]) == {"volume", "clinical"}
+    clinical = part["on_training"]["clinical"]
+    assert clinical["optimism"] > 0
+    assert clinical["patients"] == 60
 
 
 def infer(run, manifest, output):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hypoxnet.cases import CAUSES, CaseRecord, Outcome
-from hypoxnet.jobs.scoring_outcome import fit_references, fit_references_alone, reference_risks, risk_details
+from hypoxnet.jobs.scoring import fit_baselines_alone
+from hypoxnet.jobs.scoring_outcome import fit_references, reference_risks, risk_details
 
 FAILURE, DEATH = CAUSES
 
@@ -70,13 +71,13 @@ def records(count=60, *, with_stage=True):
 
 
 def test_the_clinical_baseline_needs_more_than_volume():
-    assert set(fit_references_alone(records())) == {"volume", "clinical"}
-    assert set(fit_references_alone(records(with_stage=False))) == {"volume"}
+    assert set(fit_baselines_alone(records()).references) == {"volume", "clinical"}
+    assert set(fit_baselines_alone(records(with_stage=False)).references) == {"volume"}
     assert fit_references([], []) == {}
 
 
 def test_a_patient_without_volume_has_no_baseline_risk():
-    models = fit_references_alone(records())
+    models = fit_baselines_alone(records()).references
     assert reference_risks(models, {"age": 60.0}, (24.0,)) == {}
     one = reference_risks(models, {"gtv_ml": 20.0}, (24.0,))
     assert set(one) == {"volume", "clinical"}
@@ -86,5 +87,5 @@ def test_a_patient_without_volume_has_no_baseline_risk():
 def test_visits_of_a_patient_count_once():
     once = records()
     twice = [*once, *once]
-    models = [fit_references_alone(cohort)["clinical"].failure.coefficients for cohort in (once, twice)]
+    models = [fit_baselines_alone(cohort).references["clinical"].failure.coefficients for cohort in (once, twice)]
     assert models[0] == pytest.approx(models[1])

@@ -137,3 +137,24 @@ def test_a_p_value_is_never_zero_and_counts_ties():
     )
     assert permutation_test(lambda order: 1.0, 1, permutations=9).p_value == 1.0
     assert permutation_test(lambda order: None, 10, permutations=9) is None
+
+
+def test_patients_change_places_within_their_own_stratum_only():
+    strata = [0, 0, 0, 1, 1, 2]
+    seen = []
+    permutation_test(lambda order: seen.append(order) or 1.0, 6, permutations=60, strata=strata)
+    for order in seen:
+        assert [strata[place] for place in order] == strata
+    assert len({tuple(order) for order in seen}) == 12
+
+
+def test_the_interval_of_a_corrected_figure_is_that_of_refitted_models_shifted_by_the_optimism():
+    y = np.random.default_rng(1).normal(size=40)
+    found = optimism_corrected(
+        lambda index: y[index].mean(),
+        lambda mean, index: -float(((y[index] - mean) ** 2).mean()),
+        names(40),
+        resamplings=200,
+    )
+    own = [-y[index].var() for index in resampled(names(40), resamplings=200, seed=0)]
+    assert (found.low, found.high) == pytest.approx(np.percentile(own, [2.5, 97.5]) - found.optimism)

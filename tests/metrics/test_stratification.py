@@ -16,7 +16,6 @@ from hypoxnet.metrics.stratification import (
     contrast,
     corrected_p,
     hypoxia_immune_groups,
-    incidence_of_groups,
     learn_cut,
     standardised,
     stratify,
@@ -262,11 +261,3 @@ def test_the_four_groups_of_hypoxia_and_immunity():
     til, cps = np.array([30.0, 5, 30, 30, np.nan]), np.array([5.0, 5, 5, 0, 5])
     assert hypoxia_immune_groups(high, til, cps, til_cut=10.0) == [*GROUPS, ""]
     assert hypoxia_immune_groups(high, np.full(5, np.nan), cps, til_cut=10.0) is None
-
-
-def test_groups_are_told_with_their_incidence():
-    rows = incidence_of_groups(["a", "a", "b", ""], np.array([1.0, 5, 5, 1]), np.array([1, 0, 2, 1]), month=3.0)
-    assert rows == [
-        {"group": "a", "patients": 2, "events": 1, "incidence": 0.5},
-        {"group": "b", "patients": 1, "events": 0, "incidence": 0.0},
-    ]

@@ -23,11 +23,19 @@ from hypoxnet.metrics.scores import CaseScore, ReferenceRisk, RiskCurve
 from hypoxnet.metrics.segmentation import RegionScore
 
 MONTHS = (12.0, 24.0, 36.0)
+ON_TRAINING = {
+    "patients": 113,
+    "failures": 31,
+    "c_index": {"value": 0.532, "low": 0.46, "high": 0.61},
+    "apparent": 0.561,
+    "optimism": 0.029,
+    "resamplings": 200,
+}
 
 
 def withheld(count: int = 60, *, with_outcome: bool = True) -> list[CaseScore]:
     """Patients whose predicted risk is right, and a baseline that knows half of it."""
-    generator = np.random.default_rng(0)
+    generator, known = np.random.default_rng(0), np.random.default_rng(1)
     scores = []
     for number in range(count):
         risk = 0.05 + 0.6 * float(generator.random())
@@ -43,6 +51,13 @@ def withheld(count: int = 60, *, with_outcome: bool = True) -> list[CaseScore]:
                 regions={"hsv": RegionScore(0.6, 0.7, 3.0, 5.0, 4.0, float(risk), 0.3 * float(generator.random()))},
                 threshold_dice=0.5,
                 tumour_ml=float(generator.gamma(2, 10)),
+                covariates={
+                    "gtv_ml": float(known.gamma(2, 10)),
+                    "age": float(known.normal(60, 8)),
+                    "arm": float(known.integers(0, 2)),
+                    "til": float(known.uniform(0, 60)),
+                    "pd_l1_cps": float(known.integers(0, 9)),
+                },
                 risk=risk if with_outcome else None,
                 death=0.05 if with_outcome else None,
                 outcome=Outcome(1 if failed else 2 if died else 0, months),
@@ -90,7 +105,14 @@ def make_run(tmp_path: Path, make_bundle: Callable[..., Path], tiny_spec: Bundle
         metrics["counts"] |= {"failed_cases": 0, "trainings": 1, "training_patients": 120}
         metrics |= {
             "left_out": {"P999": "its files are damaged"},
-            "baselines": [{"threshold": "FMISO_SUV >= 2 g/ml", "outcome": "Cox on log GTV volume", "clinical": None}],
+            "baselines": [
+                {
+                    "threshold": "FMISO_SUV >= 2 g/ml",
+                    "outcome": "Cox on log GTV volume",
+                    "clinical": None,
+                    "on_training": {"volume": ON_TRAINING},
+                }
+            ],
             "bootstrap": {"resamplings": 40, "interval": 0.95, "unit": "patient"},
         }
         write_json(run / "metrics.json", metrics)

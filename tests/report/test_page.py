@@ -102,7 +102,7 @@ def test_predictions_have_the_curve_the_interval_and_the_contributions_of_every_
 def test_group_tables_give_both_hazard_ratios_and_what_could_be_seen(make_run):
     outcome = json.loads((make_run() / "metrics.json").read_text())["outcome"]
     tables = {table.title: table for table in group_tables(outcome)}
-    assert len(tables) == 3
+    assert len(tables) == 5
     for table in tables.values():
         names = [name for name, _ in table.compared]
         assert names[0].startswith("Hazard ratio")
