@@ -21,7 +21,6 @@ from hypoxnet.data.manifest import read_manifest
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import load_predictor
 
-
 MOST_CASES = 4
 
 
