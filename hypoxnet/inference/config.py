@@ -15,7 +15,8 @@ class InferenceConfig:
 
     Args:
         overlap: Overlap of neighbouring windows, as a share of the window; null takes the bundle's.
-        windows_per_batch: Windows that go through the network at once.
+        windows_per_batch: Windows that go through the network at once; null measures what the memory holds. With
+            another number results differ in their last digits.
         mirror: Average over mirrored images (all flips); null takes the bundle's.
         threshold: Probability at and above which a voxel belongs to a region; null takes the bundle's.
         device: `auto`, `cpu`, `cuda`, `cuda:1` ...
@@ -25,7 +26,7 @@ class InferenceConfig:
     """
 
     overlap: float | None = None
-    windows_per_batch: int = 4
+    windows_per_batch: int | None = None
     mirror: bool | None = None
     threshold: float | None = None
     device: str = "auto"
@@ -34,7 +35,7 @@ class InferenceConfig:
     explain_by: str = EXPLANATIONS[0]
 
     def __post_init__(self) -> None:
-        if self.windows_per_batch < 1:
+        if self.windows_per_batch is not None and self.windows_per_batch < 1:
             raise ConfigError(f"inference.windows_per_batch is {self.windows_per_batch}, it must be at least 1")
         if self.explain_by not in EXPLANATIONS:
             raise ConfigError(

@@ -7,8 +7,8 @@ the patient's reference grid; the leading 1 is the patient.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,19 +23,22 @@ from hypoxnet.cases import CaseRecord, Prediction, Sample
 from hypoxnet.errors import CaseError
 from hypoxnet.files import sha256_of
 from hypoxnet.inference.attribution import Explanation, check_explainable, explain_case, no_contour
+from hypoxnet.inference.batching import measured_batch, memory_of, most_on
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.covariates import cohort_incidence, needed_alone, predict_alone
 from hypoxnet.inference.device import choose_device
 from hypoxnet.inference.read_outs import Risk, describe, on_reference_grid, report_months
-from hypoxnet.inference.windows import Encoding, Sliding, encode_by_windows, surroundings
+from hypoxnet.inference.windows import Box, Encoding, Sliding, probability_by_windows, surroundings
 from hypoxnet.maps.reference_region import ratio_hint
 from hypoxnet.models.build import build_model
 from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.models.joint import HypoxNet
 from hypoxnet.transforms.prepare import PreparedCase, prepare
 
+log = logging.getLogger(__name__)
+
 # Raise it when the same bundle and files would give other numbers: finished cases are then predicted again.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,34 @@ class Applied:
     """What the networks say about one sample, averaged over the ensemble.
 
     Args:
-        probability: K D H W.
+        inside: K d h w, probability inside `box`, on the device.
+        box: What was looked at; outside it every probability is 0.
+        shape: D H W of the working grid.
         incidence: J (T + 1), at the interval edges and at the horizon; None without an outcome head.
     """
 
-    probability: Tensor
+    inside: Tensor
+    box: Box
+    shape: tuple[int, int, int]
     incidence: Tensor | None
+
+    @property
+    def probability(self) -> Tensor:
+        """K D H W, of the whole working grid."""
+        return _whole(self.inside, self.box, self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A case that was read and prepared for the network.
+
+    Args:
+        record: The part of it that prediction reads.
+        case: On the working grid; None for a model of covariates alone, which reads no file.
+    """
+
+    record: CaseRecord
+    case: PreparedCase | None
 
 
 class Predictor:
@@ -67,10 +92,32 @@ class Predictor:
         self.device = choose_device("cpu" if alone else config.device)
         self.models = tuple(model.to(self.device).eval() for model in models)
         self.choices = InferenceDefaults(**{**asdict(spec.inference), **config.chosen()})
-        self.sliding = Sliding(spec.settings.window, self.choices.overlap, config.windows_per_batch)
+        # None until the first case: its measurement needs the device.
+        self.windows_per_batch = config.windows_per_batch
         self.explain_by = config.explain_by if config.explain else None
         if config.explain:
             check_explainable(spec)
+
+    @property
+    def sliding(self) -> Sliding:
+        """How windows are laid; what was not chosen is measured when it is first asked for."""
+        if self.windows_per_batch is None:
+            self.windows_per_batch = self._measured_batch()
+            log.info("%d windows at once on %s", self.windows_per_batch, self.device)
+        return Sliding(self.spec.settings.window, self.choices.overlap, self.windows_per_batch, self.choices.mirror)
+
+    @torch.inference_mode()
+    def _measured_batch(self) -> int:
+        most = most_on(self.device)
+        windows = torch.zeros(1, len(self.spec.settings.channels) + 1, *self.spec.settings.window, device=self.device)
+        known = torch.ones(1, device=self.device)
+
+        def work(count: int) -> None:
+            images = windows[:, :-1].expand(count, -1, -1, -1, -1).contiguous()
+            presence = known.expand(count, images.shape[1])
+            self.models[0].encode(images, presence, windows[:, -1:].expand(count, -1, -1, -1, -1), known.expand(count))
+
+        return measured_batch(work, memory_of(self.device), most=most)
 
     @property
     def alone(self) -> bool:
@@ -97,19 +144,54 @@ class Predictor:
                 device has too little memory.
             GeometryError: An affine is unusable.
         """
+        return self.predict_ready(self.prepare(record))
+
+    def prepare(self, record: CaseRecord) -> Ready:
+        """Read a case and bring it onto the working grid; uses no device, and may run beside a prediction.
+
+        Raises:
+            CaseError, GeometryError: As `predict`.
+        """
         record = self.needed(record)
-        if self.alone:
+        return Ready(record, None if self.alone else prepare(record, self.spec.settings))
+
+    def predict_ready(self, ready: Ready) -> Prediction:
+        """Predict a prepared case; with half as many windows at once when the device has too little memory.
+
+        Raises:
+            CaseError: The device has too little memory for one window.
+        """
+        record, case = ready.record, ready.case
+        if case is None:
             return predict_alone(self.models, self.spec, record)
-        case = prepare(record, self.spec.settings)
-        try:
-            explanation = self._explain(case)
-            return self._predict(record, case, explanation)
-        except torch.OutOfMemoryError as error:
-            raise CaseError(
-                f"{record.key}: {self.device} has too little memory for {self.sliding.windows_per_batch} windows of "
-                f"{' x '.join(map(str, self.sliding.window))} voxels; lower inference.windows_per_batch"
-                f"{' or leave inference.explain out' if self.explain_by else ''}"
-            ) from error
+        at_first = self.windows_per_batch
+        while True:
+            try:
+                return self._predict(record, case, self._explain(case))
+            except torch.OutOfMemoryError as error:
+                if self.windows_per_batch in (None, 1):
+                    self.windows_per_batch = at_first  # one huge case must not slow the others
+                    raise self._too_little_memory(record) from error
+            # Only here, outside of the handler: while the error lives, so does what the failed attempt holds.
+            self.windows_per_batch = self._halved(record)
+
+    def _halved(self, record: CaseRecord) -> int:
+        assert self.windows_per_batch is not None
+        fewer = self.windows_per_batch // 2
+        log.warning(
+            "%s: %s has too little memory for %d windows at once, going on with %d",
+            *(record.key, self.device, self.windows_per_batch, fewer),
+        )
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return fewer
+
+    def _too_little_memory(self, record: CaseRecord) -> CaseError:
+        return CaseError(
+            f"{record.key}: {self.device} has too little memory for one window of "
+            f"{' x '.join(map(str, self.spec.settings.window))} voxels; take a device with more"
+            f"{', or leave inference.explain out' if self.explain_by else ', or inference.device=cpu'}"
+        )
 
     def _explain(self, case: PreparedCase) -> Explanation | None:
         """Outside of inference mode, which has no gradients; None when nobody asked, or without a contour."""
@@ -121,11 +203,7 @@ class Predictor:
     def _predict(self, record: CaseRecord, case: PreparedCase, explanation: Explanation | None) -> Prediction:
         applied = self.apply(case.sample)
         native = on_reference_grid(
-            applied.probability,
-            case,
-            record=record,
-            settings=self.spec.settings,
-            threshold=self.choices.threshold,
+            applied.inside, applied.box, case, settings=self.spec.settings, threshold=self.choices.threshold
         )
         risk = Risk.of(self.spec, applied.incidence)
         return Prediction(
@@ -149,57 +227,49 @@ class Predictor:
         return {**read_outs, "explanation": explanation.summary}
 
     def apply(self, sample: Sample) -> Applied:
-        """Probabilities on the working grid and incidences, averaged over the models (and mirrored images)."""
-        probability, incidence = None, None
+        """Probabilities and incidences, averaged over the models (and mirrored images)."""
+        box = self._box(sample)
+        inside, incidence = None, None
         for model in self.models:
-            encoding = self.encode(model, sample)
+            encoding = self._encode_box(model, sample, box)
             part = encoding.segmentation / len(self.models)
-            probability = part if probability is None else probability.add_(part)
-            risk = self._incidence(model, sample, encoding)
+            inside = part if inside is None else inside.add_(part)
+            risk = self._incidence(model, sample, encoding, box)
             if risk is not None:
                 incidence = risk / len(self.models) + (0.0 if incidence is None else incidence)
-        assert probability is not None
-        return Applied(probability[0], incidence)
+        assert inside is not None
+        return Applied(inside[0], box, sample.grid.shape, incidence)
 
     def encode(self, model: HypoxNet, sample: Sample) -> Encoding:
         """One model over a sample; `segmentation` is a probability here, 1 K D H W, 0 where nothing was predicted."""
         box = self._box(sample)
-        images = sample.images[None][(..., *box)].to(self.device)
-        tumour = sample.tumour[None][(..., *box)].to(self.device, images.dtype)
-        presence = sample.presence[None].to(self.device)
-        known = sample.tumour_known[None].to(self.device)
-        flips = _all_flips() if self.choices.mirror else ((),)
-        parts = []
-        for axes in flips:
-            part = encode_by_windows(
-                model,
-                images.flip(axes) if axes else images,
-                presence=presence,
-                tumour=tumour.flip(axes) if axes else tumour,
-                tumour_known=known,
-                sliding=self.sliding,
-            )
-            upright = part.segmentation.sigmoid_().flip(axes) if axes else part.segmentation.sigmoid_()
-            parts.append(replace(part, segmentation=upright))
-        whole = _mean(parts)
-        if whole.segmentation.shape[2:] == sample.images.shape[1:]:
-            return whole
-        padded = whole.segmentation.new_zeros((1, whole.segmentation.shape[1], *sample.images.shape[1:]))
-        padded[(..., *box)] = whole.segmentation
-        return replace(whole, segmentation=padded)
+        encoding = self._encode_box(model, sample, box)
+        return replace(encoding, segmentation=_whole(encoding.segmentation, box, sample.grid.shape))
 
-    def _box(self, sample: Sample) -> tuple[slice, slice, slice]:
+    def _encode_box(self, model: HypoxNet, sample: Sample, box: Box) -> Encoding:
+        images = sample.images[None][(..., *box)].to(self.device)
+        return probability_by_windows(
+            model,
+            images,
+            presence=sample.presence[None].to(self.device),
+            tumour=sample.tumour[None][(..., *box)].to(self.device, images.dtype),
+            tumour_known=sample.tumour_known[None].to(self.device),
+            sliding=self.sliding,
+        )
+
+    def _box(self, sample: Sample) -> Box:
         """Where windows are laid: everywhere, or round the tumour when nothing outside it is looked at."""
         only_inside = self.spec.settings.inside_tumour and bool(sample.tumour_known > 0)
         pools_inside = not self.spec.model.outcome.enabled or self.spec.model.outcome.pool == "contour"
-        window = self.sliding.window if only_inside and pools_inside else sample.images.shape[1:]
+        window = self.spec.settings.window if only_inside and pools_inside else sample.images.shape[1:]
         tumour = sample.tumour[0]
         return surroundings(tumour, window)
 
-    def _incidence(self, model: HypoxNet, sample: Sample, encoding: Encoding) -> Tensor | None:
+    def _incidence(self, model: HypoxNet, sample: Sample, encoding: Encoding, box: Box) -> Tensor | None:
         if not self.spec.causes:
             return None
-        tumour = sample.tumour[None].to(self.device, torch.float32)
+        # A contour lies in the box as a whole, and without one the box is everything.
+        tumour = sample.tumour[None][(..., *box)].to(self.device, torch.float32)
         known = sample.tumour_known[None].to(self.device)
         read_outs = model.read_outs(encoding.segmentation, tumour, known)
         outputs = model.outcome(
@@ -280,16 +350,10 @@ def load_predictor(bundle: Path, config: InferenceConfig) -> Predictor:
     return Predictor(spec, models, config)
 
 
-def _all_flips() -> tuple[tuple[int, ...], ...]:
-    """The eight mirror images of a 1 C D H W volume, as the axes that are flipped."""
-    return tuple(axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count))
-
-
-def _mean(parts: Sequence[Encoding]) -> Encoding:
-    if len(parts) == 1:
-        return parts[0]
-    return Encoding(
-        torch.stack([part.segmentation for part in parts]).mean(dim=0),
-        torch.stack([part.pooled_sum for part in parts]).mean(dim=0),
-        torch.stack([part.pooled_weight for part in parts]).mean(dim=0),
-    )
+def _whole(inside: Tensor, box: Box, shape: tuple[int, int, int]) -> Tensor:
+    """What lies in a box, in zeros of the whole shape; ... D H W."""
+    if inside.shape[-3:] == shape:
+        return inside
+    whole = inside.new_zeros((*inside.shape[:-3], *shape))
+    whole[(..., *box)] = inside
+    return whole

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,11 +19,12 @@ from hypoxnet.bundle.schema import INTENDED_USE, BundleSpec, InferenceDefaults
 from hypoxnet.cases import CaseRecord
 from hypoxnet.geometry import Grid
 from hypoxnet.images import read_mask
+from hypoxnet.inference.native import bounding_box, onto_reference
+from hypoxnet.inference.windows import Box
 from hypoxnet.quantities import covariate
 from hypoxnet.transforms.covariates import extrapolations
 from hypoxnet.transforms.prepare import PreparedCase, onto, union
 from hypoxnet.transforms.settings import PrepareSettings
-from hypoxnet.transforms.spatial import to_grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +81,28 @@ def report_months(spec: BundleSpec) -> tuple[float, ...]:
 
 
 def on_reference_grid(
-    probability: Tensor, case: PreparedCase, *, record: CaseRecord, settings: PrepareSettings, threshold: float
+    inside: Tensor, box: Box, case: PreparedCase, *, settings: PrepareSettings, threshold: float
 ) -> NativeMaps:
     """Probabilities on the reference grid, inside the contour where the model is one of insides, and their masks.
 
     Args:
-        probability: K D H W on the working grid.
-        case: As prepared.
-        record: Whose tumour contours are read again, on their own grid: a contour keeps its voxels.
-        settings: Names of regions and tumour masks.
+        inside: K d h w on the working grid, inside `box`.
+        box: Outside it every probability is 0.
+        case: As prepared; its contour keeps its own voxels.
+        settings: Names of regions.
         threshold: Probability at and above which a voxel belongs to a region.
     """
-    maps = to_grid(probability, case.sample.grid, case.reference).clip(0.0, 1.0)
-    tumour = tumour_on(record, settings, case.reference)
+    tumour = None if case.contour is None else onto(*case.contour, case.reference)
     restricted = settings.inside_tumour and tumour is not None
-    if restricted:
-        maps *= tumour
-    named = dict(zip(settings.region_names, maps, strict=True))
-    return NativeMaps(named, {name: volume >= threshold for name, volume in named.items()}, tumour, restricted)
+    only = bounding_box(tumour) if tumour is not None and restricted else None
+    native = onto_reference(inside, box, case.sample.grid, case.reference, only=only).clip_(0.0, 1.0)
+    if tumour is not None and restricted:
+        native *= torch.from_numpy(tumour).to(native.device)
+    masks = (native >= threshold).cpu().numpy()
+    names = settings.region_names
+    return NativeMaps(
+        dict(zip(names, native.cpu().numpy(), strict=True)), dict(zip(names, masks, strict=True)), tumour, restricted
+    )
 
 
 def tumour_on(record: CaseRecord, settings: PrepareSettings, grid: Grid) -> NDArray[np.bool_] | None:

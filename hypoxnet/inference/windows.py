@@ -5,19 +5,26 @@ Axis legend: C channels, K regions, F features, D H W voxels of the working grid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
-from monai.inferers.utils import sliding_window_inference
-from monai.utils.enums import BlendMode, PytorchPadMode
-from torch import Tensor
+from monai.utils.enums import BlendMode
+from torch import Tensor, nn
 
-from hypoxnet.models.joint import HypoxNet
+from hypoxnet.models.joint import Encoded, HypoxNet
 
 # Voxels of context kept around a tumour when only its surroundings are predicted, as a share of the window.
 CONTEXT = 0.125
+# What windows add up in, on their device, whatever the network computes in: a sum of 16-bit logits over 27 windows and
+# their weights down to 1e-3 loses the third digit.
+ACCUMULATE = torch.float32
+
+Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +35,13 @@ class Sliding:
         window: Voxels along D, H, W.
         overlap: Share of the window that neighbours have in common.
         windows_per_batch: Windows that go through the network at once.
+        mirror: Average over the eight mirror images.
     """
 
     window: tuple[int, int, int]
     overlap: float
     windows_per_batch: int
+    mirror: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,7 @@ class Encoding:
     """What the windows of a patient add up to.
 
     Args:
-        segmentation: 1 K D H W logits, windows blended with Gaussian weights.
+        segmentation: 1 K D H W logits or probabilities, windows blended with Gaussian weights.
         pooled_sum: 1 F, features summed over the tumour.
         pooled_weight: 1 F, weight of that sum.
     """
@@ -68,36 +77,147 @@ def encode_by_windows(
         tumour_known: 1.
         sliding: The windows.
     """
+    encode = partial(_encode, model, presence, tumour_known)
+    return next(_orientations(encode, images, tumour, sliding=sliding, flips=((),)))
+
+
+def probability_by_windows(
+    model: HypoxNet, images: Tensor, *, presence: Tensor, tumour: Tensor, tumour_known: Tensor, sliding: Sliding
+) -> Encoding:
+    """As `encode_by_windows`, with probabilities in place of logits, averaged over mirror images if `sliding.mirror`.
+
+    Windows of several mirror images share a batch: a tumour that fits into one window is one batch of eight.
+    """
+    encode = partial(_encode, model, presence, tumour_known)
+    flips = all_flips() if sliding.mirror else ((),)
+    mean: Encoding | None = None
+    for part in _orientations(encode, images, tumour, sliding=sliding, flips=flips):
+        mean = _added(mean, replace(part, segmentation=part.segmentation.sigmoid_()), len(flips))
+    assert mean is not None
+    return mean
+
+
+def all_flips() -> tuple[tuple[int, ...], ...]:
+    """The eight mirror images of a 1 C D H W volume, as the axes that are flipped.
+
+    Example:
+        >>> all_flips()[:3]
+        ((), (2,), (3,))
+    """
+    return tuple(axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count))
+
+
+def _added(mean: Encoding | None, part: Encoding, count: int) -> Encoding:
+    # Not in place: an explanation needs the gradient of each part.
+    parts = (part.segmentation / count, part.pooled_sum / count, part.pooled_weight / count)
+    if mean is None:
+        return Encoding(*parts)
+    return Encoding(mean.segmentation + parts[0], mean.pooled_sum + parts[1], mean.pooled_weight + parts[2])
+
+
+def _encode(model: HypoxNet, presence: Tensor, tumour_known: Tensor, windows: Tensor) -> Encoded:
+    """A batch of windows whose last channel is the tumour."""
+    count = len(windows)
+    return model.encode(windows[:, :-1], presence.expand(count, -1), windows[:, -1:], tumour_known.expand(count))
+
+
+def _orientations(
+    encode: Callable[[Tensor], Encoded],
+    images: Tensor,
+    tumour: Tensor,
+    *,
+    sliding: Sliding,
+    flips: Sequence[tuple[int, ...]],
+) -> Iterator[Encoding]:
+    """The encoding of each mirror image, turned upright again, as soon as its last window is done."""
     blend = _blend(images.shape[2:], sliding, like=images)
-    share = tumour if blend is None else tumour / blend.coverage
-    sums: list[Tensor] = []
-    weights: list[Tensor] = []
+    batch: list[tuple[_Orientation, Box]] = []
+    begun: deque[_Orientation] = deque()
+    last = flips[-1]
+    for axes in flips:
+        turned = _Orientation.begin(images, tumour, axes, blend, sliding)
+        begun.append(turned)
+        for place in turned.places:
+            batch.append((turned, place))
+            at_end = axes == last and place == turned.places[-1]
+            if len(batch) == sliding.windows_per_batch or at_end:
+                _run(encode, batch, blend)
+                batch = []
+        while begun and begun[0].done:
+            yield begun.popleft().finished(images.shape[2:], blend)
 
-    def one_batch(windows: Tensor) -> Tensor:
-        count = len(windows)
-        inside = windows[:, -1:] if blend is None else windows[:, -1:] * blend.importance
-        encoded = model.encode(windows[:, :-1], presence.expand(count, -1), inside, tumour_known.expand(count))
-        sums.append(encoded.pooled_sum.sum(dim=0, keepdim=True))
-        weights.append(encoded.pooled_weight.sum(dim=0, keepdim=True))
-        return encoded.segmentation.to(windows.dtype)
 
-    segmentation = sliding_window_inference(
-        torch.cat([images, share], dim=1),
-        sliding.window,
-        sliding.windows_per_batch,
-        one_batch,
-        overlap=sliding.overlap,
-        mode=BlendMode.GAUSSIAN,
-        padding_mode=PytorchPadMode.CONSTANT,
-        cval=0.0,
-    )
-    assert isinstance(segmentation, Tensor)
-    return Encoding(segmentation, torch.stack(sums).sum(dim=0), torch.stack(weights).sum(dim=0))
+def _run(encode: Callable[[Tensor], Encoded], batch: list[tuple[_Orientation, Box]], blend: _Blend | None) -> None:
+    windows = torch.cat([turned.volume[(..., *place)] for turned, place in batch])
+    if blend is not None:
+        windows[:, -1:] *= blend.importance
+    encoded = encode(windows)
+    logits = encoded.segmentation.to(ACCUMULATE)
+    if blend is not None:
+        logits = logits * blend.importance
+    for index, (turned, place) in enumerate(batch):
+        here = slice(index, index + 1)
+        turned.add(place, logits[here], encoded.pooled_sum[here], encoded.pooled_weight[here])
+
+
+@dataclass(slots=True)
+class _Orientation:
+    """One mirror image on its way through the network.
+
+    Args:
+        axes: Axes that are flipped.
+        volume: 1 (C + 1) D H W, padded to at least a window; the last channel is each window's share of the tumour.
+        places: Where its windows lie.
+        segmentation: 1 K D H W, sum of weighted logits so far.
+        sums: Pooled features of each window.
+        weights: Their weights.
+    """
+
+    axes: tuple[int, ...]
+    volume: Tensor
+    places: list[Box]
+    segmentation: Tensor | None = None
+    sums: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def begin(
+        cls, images: Tensor, tumour: Tensor, axes: tuple[int, ...], blend: _Blend | None, sliding: Sliding
+    ) -> _Orientation:
+        """Flip, pad as MONAI does, and share the tumour among the windows that see it."""
+        upright = torch.cat([images, tumour], dim=1)
+        volume = nn.functional.pad(upright.flip(axes) if axes else upright, _padding(images.shape[2:], sliding.window))
+        if blend is not None:
+            volume[:, -1:] /= blend.coverage
+        return cls(axes, volume, window_slices(volume.shape[2:], sliding))
+
+    @property
+    def done(self) -> bool:
+        """Every window has been added."""
+        return len(self.sums) == len(self.places)
+
+    def add(self, place: Box, logits: Tensor, pooled_sum: Tensor, pooled_weight: Tensor) -> None:
+        """Add what one window says."""
+        if self.segmentation is None:
+            self.segmentation = logits.new_zeros((1, logits.shape[1], *self.volume.shape[2:]))
+        self.segmentation[(..., *place)] += logits
+        self.sums.append(pooled_sum)
+        self.weights.append(pooled_weight)
+
+    def finished(self, shape: Sequence[int], blend: _Blend | None) -> Encoding:
+        """The whole patient of a shape without its padding, upright."""
+        assert self.segmentation is not None
+        blended = self.segmentation if blend is None else self.segmentation.div_(blend.coverage)
+        inner = _inner(shape, blended.shape[2:])
+        upright = blended[(..., *inner)].flip(self.axes) if self.axes else blended[(..., *inner)]
+        # In the order of the windows, whatever the batch.
+        pooled_sum, pooled_weight = (torch.cat(parts).sum(dim=0, keepdim=True) for parts in (self.sums, self.weights))
+        return Encoding(upright, pooled_sum, pooled_weight)
 
 
 @dataclass(frozen=True, slots=True)
 class _Blend:
-    """Weight of each voxel of a window, and the sum of these weights over all windows, on the patient."""
+    """Weight of each voxel of a window, and the sum of these weights over all windows, on the padded patient."""
 
     importance: Tensor
     coverage: Tensor
@@ -110,16 +230,25 @@ def _blend(shape: Sequence[int], sliding: Sliding, *, like: Tensor) -> _Blend | 
     slices = window_slices(padded, sliding)
     if len(slices) == 1:
         return None
-    importance = compute_importance_map(window, mode=BlendMode.GAUSSIAN, device=like.device, dtype=like.dtype)
-    coverage = like.new_zeros(padded)
+    importance = compute_importance_map(window, mode=BlendMode.GAUSSIAN, device=like.device, dtype=ACCUMULATE)
+    coverage = torch.zeros(padded, device=like.device, dtype=ACCUMULATE)
     for place in slices:
         coverage[place] += importance
-    begins = [(n - m) // 2 for n, m in zip(padded, shape, strict=True)]
-    inner = tuple(slice(b, b + m) for b, m in zip(begins, shape, strict=True))
-    return _Blend(importance, coverage[inner])
+    return _Blend(importance, coverage)
 
 
-def window_slices(shape: Sequence[int], sliding: Sliding) -> list[tuple[slice, ...]]:
+def _padding(shape: Sequence[int], window: Sequence[int]) -> list[int]:
+    """Voxels before and after each axis, last axis first, as MONAI pads."""
+    missing = [max(w - n, 0) for n, w in zip(shape, window, strict=True)]
+    return [side for m in reversed(missing) for side in (m // 2, m - m // 2)]
+
+
+def _inner(shape: Sequence[int], padded: Sequence[int]) -> Box:
+    d, h, w = (slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(padded, shape, strict=True))
+    return d, h, w
+
+
+def window_slices(shape: Sequence[int], sliding: Sliding) -> list[Box]:
     """Where MONAI lays its windows on a volume that is at least as large as one.
 
     Example:
@@ -129,11 +258,11 @@ def window_slices(shape: Sequence[int], sliding: Sliding) -> list[tuple[slice, .
     steps = [
         w if w == n else max(1, int(w * (1 - sliding.overlap))) for n, w in zip(shape, sliding.window, strict=True)
     ]
-    slices: list[tuple[slice, ...]] = dense_patch_slices(tuple(shape), sliding.window, tuple(steps))
+    slices: list[Box] = dense_patch_slices(tuple(shape), sliding.window, tuple(steps))
     return slices
 
 
-def surroundings(tumour: Tensor, window: Sequence[int]) -> tuple[slice, slice, slice]:
+def surroundings(tumour: Tensor, window: Sequence[int]) -> Box:
     """The box to predict when only the tumour matters: the tumour with some context, at least one window large.
 
     A tumour that fits into one window with its context costs one forward pass with the tumour at its centre.

@@ -35,10 +35,12 @@ class PreparedCase:
     Args:
         sample: On the working grid.
         reference: Grid of the reference channel, as in its file.
+        contour: Union of the tumour contours as read, with its grid; None without one, and of a cached case.
     """
 
     sample: Sample
     reference: Grid
+    contour: tuple[NDArray[np.bool_], Grid] | None = None
 
 
 def files_of(record: CaseRecord, settings: PrepareSettings) -> dict[str, Path]:
@@ -82,6 +84,7 @@ def prepare(record: CaseRecord, settings: PrepareSettings) -> PreparedCase:
         for index, (name, image) in enumerate(zip(settings.channels, images, strict=True))
     ]
     masks = _masks(record, settings, working, repairs)
+    contour = _contour(settings, working, masks)
     sample = Sample(
         key=record.key,
         images=torch.cat(normalised).contiguous(),
@@ -89,11 +92,11 @@ def prepare(record: CaseRecord, settings: PrepareSettings) -> PreparedCase:
         grid=working.grid,
         repairs=tuple(repairs),
         **_labels(record, settings, working, masks),
-        **_tumour(settings, working, masks),
+        **_tumour(contour, working),
         **_outcome(record),
         **_covariates(record, settings),
     )
-    return PreparedCase(sample, volumes[reference_name].grid)
+    return PreparedCase(sample, volumes[reference_name].grid, contour)
 
 
 def _plausible_volume(record: CaseRecord, name: str) -> Volume:
@@ -228,11 +231,17 @@ def _threshold_region(
     return (volume.array >= label.threshold * divisor) & inside, volume.grid
 
 
-def _tumour(settings: PrepareSettings, working: WorkingGrid, masks: dict[str, Volume]) -> dict[str, Tensor]:
+def _contour(
+    settings: PrepareSettings, working: WorkingGrid, masks: dict[str, Volume]
+) -> tuple[NDArray[np.bool_], Grid] | None:
     contours = [masks[name] for name in settings.tumour if name in masks]
-    if not contours:
+    return union(contours, working.reference.grid) if contours else None
+
+
+def _tumour(contour: tuple[NDArray[np.bool_], Grid] | None, working: WorkingGrid) -> dict[str, Tensor]:
+    if contour is None:
         return {"tumour": _empty(working), "tumour_known": torch.tensor(0.0)}
-    mask, grid = union(contours, working.reference.grid)
+    mask, grid = contour
     return {"tumour": _on_working_grid(mask, grid, working=working), "tumour_known": torch.tensor(1.0)}
 
 

@@ -8,6 +8,7 @@ import torch
 
 from hypoxnet.cases import CAUSES, Outcome
 from hypoxnet.errors import BundleError, CaseError, ConfigError
+from hypoxnet.inference.batching import MOST_ON_CPU
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import load_predictor
 from hypoxnet.survival.discrete import cumulative_incidence
@@ -204,15 +205,80 @@ def test_a_device_that_does_not_exist_is_one_sentence(tiny_spec, make_bundle, na
         load_predictor(make_bundle(tiny_spec), InferenceConfig(device=name))
 
 
-def test_too_little_memory_names_the_setting(predictor, make_case, monkeypatch):
-    def full(_: object) -> None:
-        raise torch.OutOfMemoryError
+def holds(predictor, windows, monkeypatch):
+    """A device whose memory holds so many windows; returns the batches that were tried."""
+    model, tried = predictor.models[0], []
+    encode = model.encode
 
-    monkeypatch.setattr(predictor, "apply", full)
-    with pytest.raises(
-        CaseError, match=r"P001: cpu has too little memory for 4 windows.*lower inference\.windows_per_batch"
-    ):
+    def limited(images, *others):
+        tried.append(len(images))
+        if len(images) > windows:
+            raise torch.OutOfMemoryError
+        return encode(images, *others)
+
+    monkeypatch.setattr(model, "encode", limited)
+    return tried
+
+
+def test_too_little_memory_for_a_batch_goes_on_with_half_and_says_so(
+    tiny_spec, make_bundle, make_case, monkeypatch, caplog
+):
+    record, folder = make_case(voxels=40, contour=False), make_bundle(tiny_spec)
+    expected = load_predictor(folder, replace(CPU, windows_per_batch=2)).predict(record)
+    predictor = load_predictor(folder, replace(CPU, windows_per_batch=8))
+    tried = holds(predictor, 2, monkeypatch)
+    with caplog.at_level("WARNING", logger="hypoxnet"):
+        prediction = predictor.predict(record)
+    assert tried[:3] == [8, 4, 2]
+    assert [message.split(": ")[1] for message in caplog.messages] == [
+        "cpu has too little memory for 8 windows at once, going on with 4",
+        "cpu has too little memory for 4 windows at once, going on with 2",
+    ]
+    np.testing.assert_array_equal(prediction.probability["hsv"], expected.probability["hsv"])
+    assert prediction.incidence == expected.incidence
+    tried.clear()
+    predictor.predict(record)
+    assert max(tried) == 2
+
+
+def test_a_case_of_which_not_one_window_fits_is_one_sentence_and_slows_no_other(
+    tiny_spec, make_bundle, make_case, monkeypatch
+):
+    predictor = load_predictor(make_bundle(tiny_spec), replace(CPU, windows_per_batch=4))
+    holds(predictor, 0, monkeypatch)
+    with pytest.raises(CaseError, match="P001: cpu has too little memory for one window of 16 x 16 x 16 voxels"):
         predictor.predict(make_case())
+    assert predictor.windows_per_batch == 4
+
+
+def test_the_first_case_measures_how_many_windows_fit(predictor, make_case):
+    assert predictor.windows_per_batch is None
+    predictor.predict(make_case())
+    assert predictor.windows_per_batch == MOST_ON_CPU
+
+
+def test_mirror_images_share_a_batch(tiny_spec, make_bundle, make_case, monkeypatch):
+    predictor = load_predictor(make_bundle(tiny_spec), replace(CPU, mirror=True, windows_per_batch=8))
+    tried = holds(predictor, 8, monkeypatch)
+    predictor.predict(make_case())
+    assert tried == [8]
+
+
+def test_only_the_surroundings_of_a_contour_are_kept(predictor, make_case):
+    sample = predictor.prepare(make_case(voxels=40)).case.sample
+    with torch.inference_mode():
+        applied = predictor.apply(sample)
+    assert applied.inside.shape[1:] == (16, 16, 16)
+    assert applied.probability.shape[1:] == sample.images.shape[1:]
+    assert torch.equal(applied.probability[(slice(None), *applied.box)], applied.inside)
+    assert float(applied.probability.double().sum()) == float(applied.inside.double().sum())
+
+
+def test_each_file_of_a_case_is_read_once(predictor, make_case, monkeypatch):
+    read, load = [], nib.load
+    monkeypatch.setattr("hypoxnet.images.nib.load", lambda path: read.append(path) or load(path))
+    predictor.predict(make_case())
+    assert sorted(path.name for path in read) == ["fmiso.nii.gz", "gtvp.nii.gz", "t1w.nii.gz"]
 
 
 def test_the_callers_random_state_is_left_alone(tiny_spec, make_bundle):

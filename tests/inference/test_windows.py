@@ -1,10 +1,19 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.inferers.utils import sliding_window_inference
 
-from hypoxnet.inference.windows import Sliding, encode_by_windows, surroundings, window_slices
+from hypoxnet.inference.windows import (
+    Sliding,
+    all_flips,
+    encode_by_windows,
+    probability_by_windows,
+    surroundings,
+    window_slices,
+)
 
 # 1 C D H W patients; K regions
 
@@ -103,3 +112,40 @@ def test_a_small_tumour_costs_one_window_and_stands_in_its_middle():
 
 def test_surroundings_of_no_tumour_are_everything():
     assert surroundings(torch.zeros(5, 6, 7), (4, 4, 4)) == (slice(0, 5), slice(0, 6), slice(0, 7))
+
+
+def test_mirror_images_are_averaged_upright_whatever_the_batch(tiny_spec, make_network):
+    model = make_network(tiny_spec, seed=1)
+    images, presence, tumour, known = patient((13, 20, 16))
+    given = {"presence": presence, "tumour_known": known}
+    with torch.inference_mode():
+        parts = [
+            encode_by_windows(
+                model,
+                images.flip(axes) if axes else images,
+                tumour=tumour.flip(axes) if axes else tumour,
+                sliding=Sliding((16, 16, 16), 0.5, 2),
+                **given,
+            )
+            for axes in all_flips()
+        ]
+        for batch in (1, 2, 5, 16):
+            sliding = Sliding((16, 16, 16), 0.5, batch, mirror=True)
+            found = probability_by_windows(model, images, tumour=tumour, sliding=sliding, **given)
+            upright = [p.segmentation.sigmoid().flip(a) for p, a in zip(parts, all_flips(), strict=True)]
+            torch.testing.assert_close(found.segmentation, torch.stack(upright).mean(dim=0), rtol=0, atol=1e-5)
+            sums = torch.stack([part.pooled_sum for part in parts]).mean(dim=0)
+            torch.testing.assert_close(found.pooled_sum, sums, rtol=1e-4, atol=1e-4)
+
+
+def test_windows_add_up_in_float32_whatever_the_network_computes_in(tiny_spec, make_network, monkeypatch):
+    model = make_network(tiny_spec, seed=1)
+    encode_window = model.encode
+
+    def halved(*given):
+        encoded = encode_window(*given)
+        return replace(encoded, segmentation=encoded.segmentation.bfloat16())
+
+    monkeypatch.setattr(model, "encode", halved)
+    encoding = encode(model, *patient((24, 24, 24)), Sliding((16, 16, 16), 0.5, 2))
+    assert encoding.segmentation.dtype == torch.float32
