@@ -42,7 +42,7 @@ def model_card(spec: BundleSpec) -> str:
         "## Trained on\n\n" + _table(("what", "count"), _flat(spec.cohort)),
         "## Figures on withheld patients\n\n" + _figures(spec.metrics),
         "## Limits\n\n" + _limits(spec),
-        "## Reporting\n\n" + _reporting(),
+        "## Reporting\n\n" + _reporting(spec),
         "## Provenance\n\n" + _table(("what", "value"), _flat(spec.provenance)),
         "## How to apply it\n\n```bash\npython3 infer.py bundle=THIS_FOLDER manifest=cohort.csv output=DIR\n```",
     ]
@@ -86,9 +86,11 @@ def _limits(spec: BundleSpec) -> str:
     return "\n".join(lines)
 
 
-def _reporting() -> str:
+def _reporting(spec: BundleSpec) -> str:
     filled = "`checklists.md` of the training run is filled as far as a run can know:"
-    return "\n".join([filled, "", *(f"- {read_checklist(name).describe()}" for name in CHECKLISTS)])
+    lists = [read_checklist(name) for name in CHECKLISTS]
+    asked = lists if spec.settings.channels else [one.without_images() for one in lists]
+    return "\n".join([filled, "", *(f"- {one.describe()}" for one in asked)])
 
 
 def _figures(metrics: Mapping[str, Any]) -> str:

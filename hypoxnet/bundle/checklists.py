@@ -5,7 +5,7 @@ The items lie in `tables/`; the answers of a run are written by `hypoxnet.report
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
@@ -24,6 +24,7 @@ class Item:
         topic: What it asks for, in few words of ours.
         answers: Names of what a run can say.
         authors: What only people can say; empty when the run says it all.
+        authors_alone: The same for a model that reads no image; None where it is the same.
     """
 
     number: str
@@ -31,6 +32,7 @@ class Item:
     topic: str
     answers: tuple[str, ...]
     authors: str
+    authors_alone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,13 @@ class Checklist:
     def filled(self) -> tuple[str, ...]:
         """Numbers of the items that a run answers in full."""
         return tuple(item.number for item in self.items if item.answers and not item.authors)
+
+    def without_images(self) -> Checklist:
+        """The checklist as it is for a model that reads no image: people are asked for nothing about images."""
+        items = (
+            item if item.authors_alone is None else replace(item, authors=item.authors_alone) for item in self.items
+        )
+        return replace(self, items=tuple(items))
 
     def describe(self) -> str:
         """In one sentence, for a card."""

@@ -35,6 +35,9 @@ from hypoxnet.transforms.settings import PrepareSettings
 
 log = logging.getLogger(__name__)
 
+# Columns of what was outlined; a table in which nobody has them goes without.
+OF_CONTOURS = ("threshold_dice", "suvmax41_dice")
+
 
 @dataclass(frozen=True, slots=True)
 class Baselines:
@@ -215,9 +218,10 @@ def write_scores(path: Path, scores: Sequence[CaseScore], failed: dict[str, str]
     """`predictions.csv` of a training run: one line per withheld case, a failed one with its reason."""
     rows = [_row(score) for score in scores]
     rows += [{"key": key, "status": "failed", "reason": reason} for key, reason in failed.items()]
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    every = dict.fromkeys(name for row in rows for name in row)
+    names = [name for name in every if name not in OF_CONTOURS or any(row.get(name, "") != "" for row in rows)]
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
@@ -235,7 +239,7 @@ def _row(score: CaseScore) -> dict[str, Any]:
         "tumour_ml": _cell(score.tumour_ml),
         "risk": _cell(score.risk),
         "death": _cell(score.death),
-        "volume_risk": _cell(score.volume_risk),
+        "log_volume_score": _cell(score.volume_risk),
         **_outcome_cells(score),
         "event": "" if outcome is None else outcome.event,
         "months": "" if outcome is None or outcome.months is None else outcome.months,
@@ -250,7 +254,7 @@ def _outcome_cells(score: CaseScore) -> dict[str, Any]:
     if score.curve is not None:
         at = [month for month in score.curve.months if month < float("inf")]
         cells |= {f"risk_{month:g}m": _cell(float(score.curve.failure_at(month))) for month in at}
-    cells |= {f"{name}_baseline": _cell(said.score) for name, said in score.references.items()}
+    cells |= {f"{name}_baseline_score": _cell(said.score) for name, said in score.references.items()}
     return cells | {f"contribution_{name}": _cell(value) for name, value in score.contributions.items()}
 
 

@@ -209,12 +209,12 @@ def partition(run: RunFacts) -> str:
     }
     validation = split["validation_fraction"]
     choose = (
-        f"{100 * validation:g} % of the training patients choose the epoch"
+        f"{100 * validation:g} % of the training patients choose the epoch; "
         if validation
-        else "no patient chooses the epoch"
+        else "no patient chooses the epoch; "
     )
     said = how.get(split["kind"], f"by split={split['kind']}")
-    return f"{said[0].upper()}{said[1:]}; {choose}; seed {split['seed']}."
+    return f"{said[0].upper()}{said[1:]}; {'' if run.alone else choose}seed {split['seed']}."
 
 
 def disjoint(run: RunFacts) -> str:

@@ -87,7 +87,8 @@ def updating(run: RunFacts) -> str:
 
 def calculation(run: RunFacts) -> str:
     """By which code."""
-    return f"By infer.py with the bundle, as for a new patient; window overlap {run.spec.inference.overlap:g}."
+    windows = "" if run.alone else f"; window overlap {run.spec.inference.overlap:g}"
+    return f"By infer.py with the bundle, as for a new patient{windows}."
 
 
 def fairness(run: RunFacts) -> str:
@@ -282,7 +283,7 @@ def poor_input(run: RunFacts) -> str:
 def users(run: RunFacts) -> str:
     """What a user has to bring."""
     if run.alone:
-        return "A manifest with the covariates; nothing is drawn."
+        return "A manifest with the covariates, and no image."
     inside = run.spec.settings.inside_tumour
     contour = "a tumour contour, without which its probabilities mean little" if inside else "no contour"
     return f"A manifest or DICOM, and {contour}; contours made by the model are to be looked at."

@@ -76,11 +76,11 @@ def fill(checklist: Checklist, run: RunFacts) -> FilledChecklist:
         checklist: From `read_checklist`.
         run: The finished run.
     """
+    asked = checklist.without_images() if run.alone else checklist
     filled = (
-        FilledItem(item, " ".join(text for name in item.answers if (text := answer(name, run))))
-        for item in checklist.items
+        FilledItem(item, " ".join(text for name in item.answers if (text := answer(name, run)))) for item in asked.items
     )
-    return FilledChecklist(checklist, tuple(filled))
+    return FilledChecklist(asked, tuple(filled))
 
 
 def filled_checklists(run: RunFacts) -> tuple[FilledChecklist, ...]:

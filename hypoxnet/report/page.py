@@ -44,8 +44,14 @@ SHOWN_SETTINGS = (
 )
 
 
-# Of a model of covariates alone.
+# Of a model of covariates alone, and what of these only a network or its images would use.
 SHOWN_ALONE = ("data", "split", "model", "outcome", "evaluation")
+UNUSED_ALONE = (
+    *("data.phantom", "data.channels", "data.reference", "data.spacing_mm", "data.window", "data.focus"),
+    *("data.anywhere", "data.maps.", "data.in_memory", "data.workers", "model.features", "model.blocks"),
+    *("model.deep_supervision", "model.fold", "outcome.pool", "outcome.volumes", "outcome.hidden", "outcome.dropout"),
+    "outcome.bank",
+)
 
 
 def write_report(run: Path) -> Path:
@@ -93,7 +99,7 @@ def write_report(run: Path) -> Path:
         trained=list(_flat(spec.provenance)),
         provenance=list(_flat(facts.provenance)),
         alone=not spec.settings.channels,
-        settings={room: list(_flat(facts.config[room])) for room in _shown_settings(spec)},
+        settings={room: list(_used(room, facts.config[room], spec)) for room in _shown_settings(spec)},
         resamplings=metrics["bootstrap"]["resamplings"],
     )
     write_text(run / REPORT, page)
@@ -104,6 +110,13 @@ def write_report(run: Path) -> Path:
 def _shown_settings(spec: BundleSpec) -> tuple[str, ...]:
     """Rooms whose settings had a say."""
     return SHOWN_SETTINGS if spec.settings.channels else SHOWN_ALONE
+
+
+def _used(room: str, settings: Mapping[str, Any], spec: BundleSpec) -> Iterator[tuple[str, str]]:
+    """The settings of a room, without those that a model without images does not look at."""
+    for key, value in _flat(settings):
+        if spec.settings.channels or not f"{room}.{key}".startswith(UNUSED_ALONE):
+            yield key, value
 
 
 def _headline(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hypoxnet.bundle.checklists import read_checklist
 from hypoxnet.bundle.read import read_bundle
 from hypoxnet.data.config import DataConfig, SplitConfig
 from hypoxnet.errors import ConfigError, ManifestError
@@ -104,6 +106,23 @@ def test_a_run_leaves_what_every_run_leaves_but_images(run):
     report = (run / "report.html").read_text()
     assert "Dice" not in report
     assert "no threshold" not in report
+
+
+def test_nothing_that_a_run_leaves_speaks_of_images_it_never_read(run):
+    with (run / "predictions.csv").open() as stream:
+        assert not [name for name in csv.DictReader(stream).fieldnames or [] if "dice" in name]
+    about_images = r"window|voxel|contour|drew|scanner|tracer|annotat|epoch|software, and|knew the images|spacing"
+    rows = [line.split(" | ") for line in (run / "checklists.md").read_text().splitlines() if line.startswith("| ")]
+    assert len(rows) > 90
+    said = [(row[0], row[-1]) for row in rows if re.search(about_images, row[-1])]
+    assert said == []
+    report = re.sub(r"<style>.*?</style>|data:image[^\"]*", "", (run / "report.html").read_text(), flags=re.DOTALL)
+    answers = re.findall(r"<td>([^<]*)</td><td>[^<]*</td><td>[^<]*</td><td>", report)
+    assert len(answers) > 90
+    for word in ("window", "voxel", "hypoxic volume", "spacing_mm", "maps.", "deep_supervision"):
+        assert word not in report, word
+    card = (run / "bundle" / "docs" / "README.md").read_text()
+    assert read_checklist("claim").without_images().describe() in card
 
 
 def test_the_bundle_says_how_covariates_are_read(run):

@@ -92,9 +92,12 @@ def test_predictions_have_the_curve_the_interval_and_the_contributions_of_every_
         "risk_24m",
         "contribution_age",
         "contribution_hpv",
-        "clinical_baseline",
+        "clinical_baseline_score",
     ]
     assert not table[columns].isna().any().any()
+    # A column that is called a risk is a probability.
+    risks = table.filter(regex="risk|death").to_numpy()
+    assert ((risks >= 0) & (risks <= 1)).all()
     assert (table["risk_low"] < table["risk"]).all()
     assert table["risk_24m"].to_numpy() == pytest.approx(table["risk"].to_numpy(), abs=1e-6)
 
