@@ -54,6 +54,14 @@ UNUSED_ALONE = (
 )
 
 
+CONTRIBUTIONS = {
+    "hazards": "the log-odds of failing in an interval",
+    "cox": "the logarithm of the hazard of failure",
+    "weibull": "the logarithm of the hazard of failure",
+    "deephit": "the logarithm of the odds of failing in an interval against having no event in any",
+}
+
+
 def write_report(run: Path) -> Path:
     """Write the page of a finished run, and its checklists beside it, from what lies in its folder.
 
@@ -99,6 +107,7 @@ def write_report(run: Path) -> Path:
         trained=list(_flat(spec.provenance)),
         provenance=list(_flat(facts.provenance)),
         alone=not spec.settings.channels,
+        adds_to=_adds_to(spec),
         settings={room: list(_used(room, facts.config[room], spec)) for room in _shown_settings(spec)},
         resamplings=metrics["bootstrap"]["resamplings"],
     )
@@ -110,6 +119,13 @@ def write_report(run: Path) -> Path:
 def _shown_settings(spec: BundleSpec) -> tuple[str, ...]:
     """Rooms whose settings had a say."""
     return SHOWN_SETTINGS if spec.settings.channels else SHOWN_ALONE
+
+
+def _adds_to(spec: BundleSpec) -> str:
+    """What a contribution is a part of: of a network explained at the horizon, or of the model of covariates."""
+    if spec.settings.channels or spec.model.causes == 1:
+        return "the log-odds of failure"
+    return CONTRIBUTIONS[spec.model.outcome.kind]
 
 
 def _used(room: str, settings: Mapping[str, Any], spec: BundleSpec) -> Iterator[tuple[str, str]]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from hypoxnet.cases import FAILURE, CaseRecord
+from hypoxnet.cases import END_POINTS, FAILURE, CaseRecord
 from hypoxnet.data.splits import Split
 from hypoxnet.errors import ConfigError
 from hypoxnet.models.build import build_model
@@ -373,8 +373,8 @@ def fit_covariates(split: Split, settings: PrepareSettings, setup: TrainingSetup
             "the model predicts nearly the same for everybody; ask for fewer covariates (data.covariates=[...])"
         )
     log.info(
-        "ridge %s, %d iterations, %d patients",
-        ", ".join(f"{value:g}" for value in ridge),
+        "ridge %s; %d iterations, %d patients",
+        ", ".join(f"{value:g} for {cause}" for value, cause in zip(ridge, END_POINTS[settings.endpoint], strict=False)),
         effects.iterations,
         len(cohort),
     )

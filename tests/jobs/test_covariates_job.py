@@ -20,7 +20,9 @@ from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.jobs.config import InferJobConfig, TrainJobConfig
 from hypoxnet.jobs.infer import run_inference_job
 from hypoxnet.jobs.train import run_training_job
-from hypoxnet.models.config import ModelConfig
+from hypoxnet.models.config import ModelConfig, OutcomeConfig
+from hypoxnet.report.page import CONTRIBUTIONS
+from hypoxnet.survival.time_models.settings import KINDS
 
 ROOT = Path(__file__).parents[2]
 QUICK = ModelConfig(backbone="none", options={"strengths": [3.0, 30.0], "inner_folds": 2, "inner_repeats": 1})
@@ -123,6 +125,22 @@ def test_nothing_that_a_run_leaves_speaks_of_images_it_never_read(run):
         assert word not in report, word
     card = (run / "bundle" / "docs" / "README.md").read_text()
     assert read_checklist("claim").without_images().describe() in card
+
+
+def test_a_model_of_time_says_what_a_contribution_is_a_part_of(cohort, tmp_path):
+    assert set(CONTRIBUTIONS) == set(KINDS)
+    config = TrainJobConfig(
+        output=str(tmp_path / "run"),
+        bootstrap=5,
+        data=DataConfig(manifest=str(cohort), covariates=["age", "gtv_ml"]),
+        model=replace(QUICK, options={"strengths": [10.0]}),
+        outcome=OutcomeConfig(kind="deephit"),
+    )
+    assert run_training_job(config) == 0
+    page = (tmp_path / "run/report.html").read_text()
+    assert f"A contribution is what a covariate adds to {CONTRIBUTIONS['deephit']}, against a patient" in page
+    log = (tmp_path / "run/run.log").read_text()
+    assert "ridge 10 for locoregional failure, 10 for death without locoregional failure; " in log
 
 
 def test_the_bundle_says_how_covariates_are_read(run):
