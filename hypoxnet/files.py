@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
+import platform
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +55,20 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+# Of the machine that writes: on a shared disk the number of a process means nothing elsewhere.
+HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+# After which what another machine left half written is taken for dead: no single write takes as long.
+LEFT_BY_OTHERS_S = 24 * 3600.0
+
+
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, which takes its place when the block ends without an error.
 
-    What lay at `path` is removed only after the new folder stands there. A process that is killed leaves a hidden
-    folder behind; the next one that writes to `path` clears it away, or puts it back if nothing stands at `path`.
+    What lay at `path` is removed only after the new folder stands there. Of several that write to `path` at once, in
+    threads, processes or on machines that share the disk, the last one wins, and each folder is whole. A process that
+    is killed leaves a hidden folder behind; the next one that writes to `path` clears it away, or puts it back if
+    nothing stands at `path`; another machine does so after a day.
 
     Raises:
         NotADirectoryError: `path` is a file.
@@ -73,35 +84,61 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         raise NotADirectoryError(f"{path} is a file, a folder is to be written there; choose another place")
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(path)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".part-{os.getpid()}-", suffix=f"-{path.name}"))
+    prefix = f".part-{HOST}.{os.getpid()}-"
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix, suffix=f"-{path.name}"))
     before = temporary.with_name(temporary.name.replace(".part-", ".old-", 1))
     try:
         yield temporary
         temporary.chmod(0o777 & ~UMASK)  # mkdtemp makes folders that only their owner can enter
-        if path.exists():
-            path.rename(before)
-        temporary.rename(path)
+        _take_place(temporary, path, before)
     finally:
         if before.exists() and not path.exists():
-            before.rename(path)
+            _moved(before, path)
         shutil.rmtree(before, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _take_place(temporary: Path, path: Path, before: Path) -> None:
+    """Move a folder to `path`, and what lies there to `before`, however often others put theirs in between."""
+    while not _moved(temporary, path):
+        shutil.rmtree(before, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another writer has just taken it away
+            _moved(path, before)
+
+
+def _moved(source: Path, target: Path) -> bool:
+    """Rename a folder; False when another stands at `target`."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:  # two names for a folder that is not empty
+            return False
+        raise
+    return True
+
+
 def clear_leftovers(path: Path) -> None:
     """Clear what a killed `replacing_folder(path)` left; the former content goes back if nothing replaced it."""
-    pattern = re.compile(rf"\.(old|part)-(\d+)-[^-]+-{re.escape(path.name)}")
+    pattern = re.compile(rf"\.(old|part)-(?:([0-9a-f]{{8}})\.)?(\d+)-[^-]+-{re.escape(path.name)}")
     # Names alone: among ten thousand cases this is done ten thousand times.
     with os.scandir(path.parent) as entries:
         names = sorted(entry.name for entry in entries if entry.name.startswith((".old-", ".part-")))
     for name in names:
         found, leftover = pattern.fullmatch(name), path.parent / name
-        if found is None or psutil.pid_exists(int(found[2])):
+        if found is None or _in_use(leftover, found[2] or HOST, int(found[3])):
             continue
-        if found[1] == "old" and not path.exists():
-            leftover.rename(path)
-        else:
-            shutil.rmtree(leftover, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process clears the same
+            if found[1] != "old" or path.exists() or not _moved(leftover, path):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _in_use(leftover: Path, host: str, process: int) -> bool:
+    """Whoever writes this folder may still be at it."""
+    if host == HOST:
+        return psutil.pid_exists(process)
+    with suppress(FileNotFoundError):
+        return time.time() - leftover.stat().st_mtime < LEFT_BY_OTHERS_S
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
