@@ -40,6 +40,13 @@ def constants(spec: BundleSpec) -> dict[str, Any]:
         "spacing_mm": list(settings.spacing_mm),
         "window": list(settings.window),
         "regions": list(settings.region_names),
+        "files": ["reference", *_to_load(settings.channels), *settings.tumour, *_ratio_masks(settings.channels)],
+        "load": {
+            "_target_": "LoadImage",
+            "reader": "NibabelReader",
+            "ensure_channel_first": True,
+            "image_only": True,
+        },
         "members": spec.members,
         "threshold": spec.inference.threshold,
         "match": {
@@ -72,7 +79,7 @@ def preprocessing(spec: BundleSpec) -> dict[str, Any]:
             "its file is read once more, and names the case where nothing else does",
             "{**d, 'reference': d[d['chosen']], 'case': d.get('case', d[d['chosen']])}",
         ),
-        _loading(spec),
+        _loading(),
         *_maps_without_value(settings.channels),
         *_ratios(settings.channels),
         _each(
@@ -194,16 +201,9 @@ def _each(why: str, expression: str) -> Step:
     return {**step, "_desc_": why} if why else step
 
 
-def _loading(spec: BundleSpec) -> Step:
-    masks = [*spec.settings.tumour, *_ratio_masks(spec.settings.channels)]
-    return {
-        "_target_": "LoadImaged",
-        "keys": ["reference", *_to_load(spec.settings.channels), *masks],
-        "reader": "NibabelReader",
-        "ensure_channel_first": True,
-        "image_only": True,
-        "allow_missing_keys": True,
-    }
+def _loading() -> Step:
+    # Not LoadImaged: MONAI Label replaces it by a reader of its own that wants every key.
+    return _each("every file that is there", "{**d, **{k: @load(d[k]) for k in @files if k in d}}")
 
 
 def _to_load(channels: Sequence[str]) -> list[str]:
