@@ -17,6 +17,8 @@ class InferenceConfig:
         overlap: Overlap of neighbouring windows, as a share of the window; null takes the bundle's.
         windows_per_batch: Windows that go through the network at once; null measures what the memory holds. With
             another number results differ in their last digits.
+        cases_ahead: Cases that are read and prepared while another is on the device, by as many threads, and threads
+            that write; 0 takes one case after another, null chooses by the device and the cores. Results are the same.
         mirror: Average over mirrored images (all flips); null takes the bundle's.
         threshold: Probability at and above which a voxel belongs to a region; null takes the bundle's.
         device: `auto`, `cpu`, `cuda`, `cuda:1` ...
@@ -27,6 +29,7 @@ class InferenceConfig:
 
     overlap: float | None = None
     windows_per_batch: int | None = None
+    cases_ahead: int | None = None
     mirror: bool | None = None
     threshold: float | None = None
     device: str = "auto"
@@ -37,6 +40,8 @@ class InferenceConfig:
     def __post_init__(self) -> None:
         if self.windows_per_batch is not None and self.windows_per_batch < 1:
             raise ConfigError(f"inference.windows_per_batch is {self.windows_per_batch}, it must be at least 1")
+        if self.cases_ahead is not None and self.cases_ahead < 0:
+            raise ConfigError(f"inference.cases_ahead is {self.cases_ahead}, it must be 0 or more")
         if self.explain_by not in EXPLANATIONS:
             raise ConfigError(
                 f"inference.explain_by is {self.explain_by!r}, it must be one of {', '.join(EXPLANATIONS)}"

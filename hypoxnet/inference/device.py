@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from hypoxnet.errors import ConfigError
@@ -27,3 +29,17 @@ def choose_device(name: str) -> torch.device:
             f"inference.device is {name!r}, which this machine or this build of torch does not have; use auto or cpu"
         ) from error
     return device
+
+
+# A GPU predicts a case faster than one thread prepares it; more cases than this in memory are no faster.
+MOST_AHEAD = 4
+
+
+def cases_ahead_on(device: torch.device) -> int:
+    """How many cases are prepared ahead: one where the CPU predicts, on a GPU as many as there are cores for it.
+
+    Example:
+        >>> cases_ahead_on(torch.device("cpu"))
+        1
+    """
+    return 1 if device.type == "cpu" else max(1, min(MOST_AHEAD, (os.cpu_count() or 1) // 2))

@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hypoxnet.cases import CaseRecord
+from hypoxnet.cases import CaseRecord, Prediction
 from hypoxnet.errors import HypoxNetError
-from hypoxnet.inference.predictor import Predictor
+from hypoxnet.inference.index import Index, fingerprint
+from hypoxnet.inference.predictor import Predictor, Ready
 from hypoxnet.inference.table import failed_row, finished_row
 from hypoxnet.inference.writing import finished, read_prediction, refuse_foreign, write_prediction
 
 log = logging.getLogger(__name__)
+
+# read: channels completed and every file hashed; prepare: decoded and brought onto the working grid; predict: the
+# device, until maps lie on the reference grid; write: compressed and moved into place.
+STAGES = ("read", "prepare", "predict", "write")
 
 Complete = Callable[[CaseRecord], CaseRecord]
 
@@ -30,7 +36,8 @@ def keep_if_finished(
 ) -> dict[str, Any] | None:
     """The row of a case that was finished before and that this bundle would predict alike; None otherwise.
 
-    What is wrong with a case is not said here: `predict_into` says it.
+    Every file of the case and of its prediction is hashed; `keep_if_known` is a thousand times faster. What is wrong
+    with a case is not said here: `predict_into` says it.
 
     Args:
         predictor: The loaded bundle.
@@ -44,6 +51,23 @@ def keep_if_finished(
     except (HypoxNetError, OSError):
         return None
     return None if content is None else finished_row(record, content)
+
+
+def keep_if_known(
+    predictor: Predictor, record: CaseRecord, output: Path, index: Index, complete: Complete = as_it_is
+) -> dict[str, Any] | None:
+    """As `keep_if_finished`; files whose size and time are those that the index knows are not hashed again.
+
+    What had to be hashed is known to the index afterwards.
+    """
+    mark = fingerprint(predictor, record)
+    known = index.kept_row(record.key, mark, output / record.key)
+    if known is not None:
+        return known
+    row = keep_if_finished(predictor, record, output, complete)
+    if row is not None:
+        index.add(record.key, row, mark, output / record.key)
+    return row
 
 
 def predict_into(
@@ -65,27 +89,95 @@ def predict_into(
         row = predict_into(load_predictor(Path("RUN/bundle"), InferenceConfig()), record, Path("predictions"))
         row["status"], row["reason"]
     """
-    begin = time.perf_counter()
-    try:
-        refuse_foreign(output / record.key, record.key)
-        read_outs = _predict(predictor, complete(record), output / record.key)
-    except (HypoxNetError, OSError) as error:
-        row = failed_row(record, error)
-        log.error("%s", row["reason"])
-        return row
-    log.info("%s: predicted in %.1f s", record.key, time.perf_counter() - begin)
-    return finished_row(record, read_outs)
+    case = OneCase(predictor, record, output, complete)
+    for stage in (case.prepare, case.predict, case.write):
+        stage()
+    return case.tell()
 
 
-def _predict(predictor: Predictor, record: CaseRecord, folder: Path) -> Mapping[str, Any]:
-    try:
-        digest = predictor.digest(record)
-    except OSError:
-        digest = ""  # a file is missing: predict says which
-    earlier = read_prediction(folder, record.key)
-    if earlier is not None and digest and earlier.get("digest") != digest:
-        # If the case fails now, a map made from other files must not stay beside that reason.
-        shutil.rmtree(folder)
-    prediction = predictor.predict(record)
-    write_prediction(prediction, folder, digest=digest)
-    return prediction.read_outs
+class OneCase:
+    """A case on its way through the stages, which may run in different threads, one after another.
+
+    A stage after one that failed does nothing.
+
+    Args:
+        predictor: The loaded bundle.
+        record: The case.
+        output: Folder of the predictions.
+        complete: As for `predict_into`.
+    """
+
+    def __init__(self, predictor: Predictor, record: CaseRecord, output: Path, complete: Complete = as_it_is) -> None:
+        self.record = record
+        self.folder = output / record.key
+        self.seconds: dict[str, float] = {}
+        self.mark: str | None = None
+        self._predictor = predictor
+        self._complete = complete
+        self._row: dict[str, Any] | None = None
+        self._digest = ""
+        self._ready: Ready | None = None
+        self._prediction: Prediction | None = None
+
+    def prepare(self) -> OneCase:
+        """Read and prepare; needs no device."""
+        with self._stage("read"):
+            # Before anything is read: a file that changes from now on is seen to have changed.
+            self.mark = fingerprint(self._predictor, self.record)
+            refuse_foreign(self.folder, self.record.key)
+            completed = self._complete(self.record)
+            self._digest = self._digest_of(completed)
+            self._clear_outdated()
+        if self._row is None:
+            with self._stage("prepare"):
+                self._ready = self._predictor.prepare(completed)
+        return self
+
+    def predict(self) -> OneCase:
+        """Predict on the device."""
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            with self._stage("predict"):
+                self._prediction = self._predictor.predict_ready(ready)
+        return self
+
+    def write(self) -> OneCase:
+        """Write the case's folder."""
+        prediction, self._prediction = self._prediction, None
+        if prediction is not None:
+            with self._stage("write"):
+                write_prediction(prediction, self.folder, digest=self._digest)
+                self._row = finished_row(self.record, prediction.read_outs)
+        return self
+
+    def tell(self) -> dict[str, Any]:
+        """The row of the table; what became of the case is logged."""
+        assert self._row is not None, "a case is told of when it has been written"
+        if self._row["status"] == "failed":
+            log.error("%s", self._row["reason"])
+        else:
+            stages = ", ".join(f"{name} {self.seconds[name]:.2f}" for name in STAGES)
+            log.info("%s: predicted in %.1f s (%s)", self.record.key, sum(self.seconds.values()), stages)
+        return self._row
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        except (HypoxNetError, OSError) as error:
+            self._row = failed_row(self.record, error)
+        finally:
+            self.seconds[name] = time.perf_counter() - begin
+
+    def _digest_of(self, completed: CaseRecord) -> str:
+        try:
+            return self._predictor.digest(completed)
+        except OSError:
+            return ""  # a file is missing: preparation says which
+
+    def _clear_outdated(self) -> None:
+        """If the case fails now, a map made from other files must not stay beside that reason."""
+        earlier = read_prediction(self.folder, self.record.key)
+        if earlier is not None and self._digest and earlier.get("digest") != self._digest:
+            shutil.rmtree(self.folder)

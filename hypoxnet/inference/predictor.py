@@ -26,7 +26,7 @@ from hypoxnet.inference.attribution import Explanation, check_explainable, expla
 from hypoxnet.inference.batching import measured_batch, memory_of, most_on
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.covariates import cohort_incidence, needed_alone, predict_alone
-from hypoxnet.inference.device import choose_device
+from hypoxnet.inference.device import cases_ahead_on, choose_device
 from hypoxnet.inference.read_outs import Risk, describe, on_reference_grid, report_months
 from hypoxnet.inference.windows import Box, Encoding, Sliding, probability_by_windows, surroundings
 from hypoxnet.maps.reference_region import ratio_hint
@@ -94,6 +94,7 @@ class Predictor:
         self.choices = InferenceDefaults(**{**asdict(spec.inference), **config.chosen()})
         # None until the first case: its measurement needs the device.
         self.windows_per_batch = config.windows_per_batch
+        self.cases_ahead = cases_ahead_on(self.device) if config.cases_ahead is None else config.cases_ahead
         self.explain_by = config.explain_by if config.explain else None
         if config.explain:
             check_explainable(spec)
@@ -306,6 +307,11 @@ class Predictor:
             outcome=None,
         )
 
+    def made_by(self) -> dict[str, Any]:
+        """What makes a prediction, apart from the case."""
+        made_by = {"version": VERSION, "bundle": self.spec.digest, "choices": asdict(self.choices)}
+        return made_by if self.explain_by is None else {**made_by, "explain_by": self.explain_by}
+
     def digest(self, record: CaseRecord) -> str:
         """A name for everything a prediction depends on: bundle, choices, content of the case's files, covariates.
 
@@ -315,16 +321,12 @@ class Predictor:
         """
         needed = self.needed(record)
         content = {
-            "version": VERSION,
-            "bundle": self.spec.digest,
-            "choices": asdict(self.choices),
+            **self.made_by(),
             "case": [needed.case_id, needed.visit, needed.site],
             "files": {name: sha256_of(path) for name, path in sorted({**needed.channels, **needed.masks}.items())},
             "covariates": dict(sorted(needed.covariates.items())),
             "measured": list(needed.measured),
         }
-        if self.explain_by is not None:
-            content["explain_by"] = self.explain_by
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hypoxnet.cases import CaseRecord
 from hypoxnet.errors import CaseError
-from hypoxnet.inference.one_case import Complete, as_it_is, keep_if_finished, predict_into
+from hypoxnet.inference.index import Index
+from hypoxnet.inference.journal import Journal
+from hypoxnet.inference.one_case import Complete, OneCase, as_it_is, keep_if_known
+from hypoxnet.inference.pipeline import run_cases
 from hypoxnet.inference.predictor import Predictor
 from hypoxnet.inference.table import write_table
 
-log = logging.getLogger(__name__)
-
 TABLE = "predictions.csv"
+JOURNAL = "run.jsonl"
+SUMMARY = "summary.json"
+INDEX = ".index.jsonl"
+# Files beside the folders of the cases, which no case may be called.
+RESERVED = {TABLE, JOURNAL, SUMMARY, "run.log"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,9 @@ def run_inference(
     """Predict every case into `output/<key>/` and tell of all of them in `output/predictions.csv`.
 
     The table is rewritten as cases are finished, so an interrupted run loses nothing; run again, finished cases are
-    kept, and cases whose files, bundle or choices have changed are predicted again.
+    kept, and cases whose files, bundle or choices have changed are predicted again. While one case is on the device the
+    next are prepared and the last written. `output/run.jsonl` has a line of times per case, `output/summary.json` what
+    became of the run.
 
     Args:
         predictor: The loaded bundle.
@@ -67,53 +74,89 @@ def run_inference(
         CaseError: Two records have the same key, or a key cannot be the name of a folder.
     """
     check_keys(records)
-    cohort = _Cohort(predictor, output, complete)
+    cohort = _Cohort(predictor, output, complete, Index.open(output / INDEX))
     with _bar(shown=progress) as bar:
         task = bar.add_task("finished cases", total=len(records))
         for record in records if not recompute else ():
             cohort.keep(record)
             bar.advance(task)
-        cohort.write(records)
-        table = _Table(cohort)
-        kept = tuple(cohort.rows)
+        kept = tuple(cohort.told)
         bar.reset(task, total=len(records), completed=len(kept))
-        try:
-            for record in [r for r in records if r.key not in kept]:
-                bar.update(task, description=record.key)
-                cohort.predict(record)
-                table.write(records)
-                bar.advance(task)
-        finally:
-            cohort.write(records)
-    failed = {key: str(row["reason"]) for key, row in cohort.rows.items() if row["status"] == "failed"}
-    predicted = tuple(key for key in cohort.rows if key not in kept and key not in failed)
-    log.info("%d predicted, %d kept, %d failed: %s", len(predicted), len(kept), len(failed), output / TABLE)
+        cohort.predict(records, lambda key: bar.update(task, description=key, advance=1))
+    failed = cohort.failed
+    predicted = tuple(key for key in cohort.told if key not in failed)[len(kept) :]
     return InferenceRun(output / TABLE, predicted, kept, failed)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Cohort:
-    """The rows of the table as they come in, by key."""
+    """The cases of a run as they come in; their rows lie in the index, in memory only who has one.
+
+    Args:
+        told: Keys of the cases that are kept, predicted or failed, in this order of time.
+        failed: Key to reason.
+    """
 
     predictor: Predictor
     output: Path
     complete: Complete
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    index: Index
+    told: dict[str, None] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def keep(self, record: CaseRecord) -> None:
         """Take over a case that was finished before."""
-        row = keep_if_finished(self.predictor, record, self.output, self.complete)
-        if row is not None:
-            self.rows[record.key] = row
+        if keep_if_known(self.predictor, record, self.output, self.index, self.complete) is not None:
+            self.told[record.key] = None
 
-    def predict(self, record: CaseRecord) -> None:
-        """Predict and write one case; what is wrong with it becomes its row."""
-        self.rows[record.key] = predict_into(self.predictor, record, self.output, self.complete)
+    def predict(self, records: Sequence[CaseRecord], advance: Callable[[str], object]) -> None:
+        """Predict the cases that are not kept; whatever ends this, what is finished stands in the table."""
+        journal = Journal(self.output / JOURNAL, len(records), len(self.told))
+        table = _Table(self)
+        self.write(records)
+        journal.begin(self._about())
+        # Made when its turn comes: ten thousand cases are not begun at once.
+        cases = (
+            OneCase(self.predictor, record, self.output, self.complete)
+            for record in records
+            if record.key not in self.told
+        )
+
+        def tell(case: OneCase) -> None:
+            self._tell(case, journal)
+            table.write(records)
+            advance(case.record.key)
+
+        whole = False
+        try:
+            run_cases(cases, tell, ahead=self.predictor.cases_ahead)
+            whole = True
+        finally:
+            self.write(records)
+            journal.end(self.output / SUMMARY, self._about(), interrupted=not whole)
+
+    def _tell(self, case: OneCase, journal: Journal) -> None:
+        row, key = case.tell(), case.record.key
+        if row["status"] == "failed":
+            self.failed[key] = str(row["reason"])
+            self.index.add(key, row)
+        else:
+            self.index.add(key, row, case.mark, case.folder)
+        self.told[key] = None
+        journal.case(key, row, case.seconds)
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "bundle": self.predictor.spec.digest,
+            "device": str(self.predictor.device),
+            "windows_per_batch": self.predictor.windows_per_batch,
+            "cases_ahead": self.predictor.cases_ahead,
+        }
 
     def write(self, records: Sequence[CaseRecord]) -> None:
         """The table, in the order of the manifest."""
-        rows = [self.rows[record.key] for record in records if record.key in self.rows]
-        write_table(rows, self.predictor.spec, self.output / TABLE)
+        rows = (self.index.row(record.key) for record in records if record.key in self.told)
+        write_table((row for row in rows if row is not None), self.predictor.spec, self.output / TABLE)
 
 
 # Share of the time that may go into rewriting the table: of a long cohort every case would be most of it.
@@ -145,7 +188,7 @@ def check_keys(records: Sequence[CaseRecord]) -> None:
     lines: dict[str, int] = {}
     for record in records:
         key = record.key
-        if not key or key.startswith(".") or key == TABLE or any(c in key for c in "/\\\0:"):
+        if not key or key.startswith(".") or key in RESERVED or any(c in key for c in "/\\\0:"):
             raise CaseError(
                 f"line {record.line}: {key!r} cannot be the name of a folder; choose another case_id or visit"
             )

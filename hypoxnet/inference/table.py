@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def failed_row(record: CaseRecord, error: Exception) -> dict[str, Any]:
     return {**_identity(record), "status": "failed", "reason": reason}
 
 
-def write_table(rows: Sequence[Mapping[str, Any]], spec: BundleSpec, path: Path) -> None:
+def write_table(rows: Iterable[Mapping[str, Any]], spec: BundleSpec, path: Path) -> None:
     """Write the table atomically; an empty cell is "not known"."""
     text = io.StringIO()
     table = csv.DictWriter(text, columns(spec), lineterminator="\n")

@@ -37,15 +37,26 @@ def table(run):
         return list(csv.DictReader(stream))
 
 
+# What a run says of itself: times, not results.
+ABOUT = {"run.jsonl", "summary.json", ".index.jsonl"}
+
+
+def results(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in ABOUT]
+
+
 def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in results(folder)}
 
 
 def written(folder: Path) -> dict[str, int]:
     """When each file was written; a file that is written again has another inode or time."""
-    return {
-        p.as_posix(): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != "predictions.csv"
-    }
+    return {p.as_posix(): p.stat().st_mtime_ns for p in results(folder) if p.name != "predictions.csv"}
+
+
+def lines(folder: Path, event: str) -> list[dict]:
+    said = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
+    return [line for line in said if line["event"] == event]
 
 
 def test_a_case_is_a_folder_of_maps_on_its_own_grid_and_a_json(predictor, cohort, tmp_path):
@@ -96,7 +107,7 @@ def test_a_case_that_fails_is_a_line_with_its_reason_and_the_others_are_done(pre
     assert "the network reads FMISO_SUV, T1W, the manifest (line 11) has ADC" in rows["P009"]["reason"]
     assert all(row["hsv_volume_ml"] == "" for key, row in rows.items() if key in run.failed)
     assert all("\n" not in row["reason"] for row in rows.values())
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["P002", "predictions.csv"]
+    assert {p.name for p in (tmp_path / "out").iterdir()} - ABOUT == {"P002", "predictions.csv"}
 
 
 def test_a_second_run_keeps_what_is_finished_and_says_the_same(predictor, cohort, tmp_path):
@@ -171,19 +182,23 @@ def test_two_cases_with_one_name_are_refused_with_both_lines(predictor, cohort, 
         run_inference(predictor, twins, tmp_path / "out")
 
 
-def test_an_interrupt_loses_no_finished_case(predictor, cohort, tmp_path, monkeypatch):
-    predict = predictor.predict
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_an_interrupt_loses_no_finished_case(predictor, cohort, tmp_path, monkeypatch, ahead):
+    predict = predictor.predict_ready
 
-    def interrupted(record):
-        if record.case_id == "P002":
+    def interrupted(ready):
+        if ready.record.case_id == "P002":
             raise KeyboardInterrupt
-        return predict(record)
+        return predict(ready)
 
-    monkeypatch.setattr(predictor, "predict", interrupted)
+    monkeypatch.setattr(predictor, "predict_ready", interrupted)
+    monkeypatch.setattr(predictor, "cases_ahead", ahead)
     with pytest.raises(KeyboardInterrupt):
         run_inference(predictor, cohort, tmp_path / "out")
     with (tmp_path / "out" / "predictions.csv").open(newline="") as stream:
         assert [row["case_id"] for row in csv.DictReader(stream)] == ["P000", "P001"]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["interrupted"], summary["predicted"]) == (True, 2)
     monkeypatch.undo()
     assert run_inference(predictor, cohort, tmp_path / "out").kept == ("P000", "P001")
 
@@ -241,8 +256,8 @@ def test_a_run_that_was_killed_leaves_nothing_half_written_and_goes_on_to_the_sa
         assert process.stdout is not None
         assert process.stdout.readline() == "half written\n"
         os.kill(process.pid, signal.SIGKILL)
-    visible = sorted(p.name for p in out.iterdir() if not p.name.startswith("."))
-    assert visible == ["P000", "predictions.csv"]
+    visible = {p.name for p in out.iterdir() if not p.name.startswith(".")}
+    assert visible - ABOUT == {"P000", "predictions.csv"}
     assert len([p for p in out.iterdir() if p.name.startswith(".part-")]) == 1
     again = run_inference(predictor, cohort, out)
     assert (again.kept, again.predicted) == (("P000",), ("P001", "P002"))

@@ -1,0 +1,116 @@
+"""What a run says of itself while it goes on: a line of JSON per case, and a summary that names failures first."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypoxnet.files import write_json
+from hypoxnet.inference.one_case import STAGES
+
+log = logging.getLogger(__name__)
+
+# Seconds between two lines of the log that say how far a run is.
+EVERY_S = 60.0
+# Failures that are named in the log; all stand in the summary.
+NAMED = 20
+
+
+@dataclass(slots=True)
+class Journal:
+    """Times and outcomes of the cases of a run.
+
+    Args:
+        path: File to which lines are appended.
+        cases: Cases of the cohort.
+        kept: Of these, finished before.
+        seconds: Sum over cases by stage.
+        failed: Key to reason.
+        predicted: Cases predicted in this run.
+    """
+
+    path: Path
+    cases: int
+    kept: int
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    failed: dict[str, str] = field(default_factory=dict)
+    predicted: int = 0
+    _begin: float = field(default_factory=time.perf_counter)
+    _next: float = field(default_factory=lambda: time.perf_counter() + EVERY_S)
+
+    def begin(self, about: Mapping[str, Any]) -> None:
+        """The first line of a run."""
+        self._append({"event": "begin", "cases": self.cases, "kept": self.kept, **about})
+
+    def case(self, key: str, row: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
+        """One case was finished, or failed."""
+        if row["status"] == "failed":
+            self.failed[key] = str(row["reason"])
+        else:
+            self.predicted += 1
+        for stage, spent in seconds.items():
+            self.seconds[stage] += spent
+        rounded = {stage: round(spent, 4) for stage, spent in seconds.items()}
+        self._append(
+            {"event": "case", "case": key, "status": row["status"], "reason": row["reason"], "seconds": rounded}
+        )
+        if time.perf_counter() >= self._next:
+            self._next = time.perf_counter() + EVERY_S
+            log.info("%s", self._progress())
+
+    def end(self, path: Path, about: Mapping[str, Any], *, interrupted: bool) -> None:
+        """The last line of a run, the same with every reason in `path`, and in the log failures first."""
+        elapsed_s = self._elapsed_s
+        summary = {
+            "failed": dict(self.failed),
+            "cases": self.cases,
+            "kept": self.kept,
+            "predicted": self.predicted,
+            "interrupted": interrupted,
+            "elapsed_s": round(elapsed_s, 3),
+            "cases_per_minute": round(self._per_minute, 3),
+            "device_busy": round(self._busy, 4),
+            "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
+            **about,
+        }
+        write_json(path, summary)
+        self._append({"event": "end", **summary, "failed": len(self.failed)})
+        for number, reason in enumerate(self.failed.values()):
+            if number == NAMED:
+                log.error("and %d more failed: %s", len(self.failed) - NAMED, path)
+                break
+            log.error("failed: %s", reason)
+        told = self.predicted + len(self.failed)
+        speed = f"; {self._per_minute:.1f} cases/min, device busy {self._busy:.0%} of {elapsed_s:.0f} s" if told else ""
+        log.info("%d failed, %d predicted, %d kept%s", len(self.failed), self.predicted, self.kept, speed)
+
+    @property
+    def _elapsed_s(self) -> float:
+        return time.perf_counter() - self._begin
+
+    @property
+    def _per_minute(self) -> float:
+        return 60.0 * (self.predicted + len(self.failed)) / max(self._elapsed_s, 1e-9)
+
+    @property
+    def _busy(self) -> float:
+        """Share of the time in which a case was on the device."""
+        return min(1.0, self.seconds["predict"] / max(self._elapsed_s, 1e-9))
+
+    def _progress(self) -> str:
+        done = self.kept + self.predicted + len(self.failed)
+        left_min = (self.cases - done) / max(self._per_minute, 1e-9)
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        return (
+            f"{done} of {self.cases} cases{failed}; {self._per_minute:.1f} cases/min, device busy {self._busy:.0%}, "
+            f"about {left_min:.0f} min to go"
+        )
+
+    def _append(self, content: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **content}) + "\n")
