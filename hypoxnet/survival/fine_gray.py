@@ -15,13 +15,9 @@ from numpy.typing import NDArray
 
 from hypoxnet.survival.estimators import Array, Events, still_followed
 from hypoxnet.survival.event_table import event_table, some_outlast_the_first
-from hypoxnet.survival.regression import HazardRatios, full_rank
+from hypoxnet.survival.regression import LEAST_INFORMATION, RUNS_AWAY, HazardRatios, full_rank
 
 MOST_ITERATIONS = 50
-# Log hazard ratio per standard deviation beyond which the likelihood has no maximum: it separates who failed. So does
-# what leaves less than this information per failure, in standard deviations.
-RUNS_AWAY = 20.0
-LEAST_INFORMATION = 1e-6
 CONVERGED = 1e-10
 
 

@@ -22,6 +22,10 @@ from hypoxnet.survival.event_table import some_outlast_the_first
 # lifelines stops Newton's method early by default: coefficients may then be right to three or four digits only. The
 # precision is of the square of a step.
 TO_ROUNDING = {"precision": 1e-20, "r_precision": 1e-15}
+# Log hazard ratio per standard deviation beyond which the likelihood has no maximum: it separates who failed. So does
+# what leaves less than this information per failure, in standard deviations.
+RUNS_AWAY = 20.0
+LEAST_INFORMATION = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,8 @@ def cause_specific_cox(
     struck = np.asarray(event) == cause
     frame["months"], frame["struck"], frame["weight"] = months, struck, 1.0 if weights is None else weights
     try:
-        with warnings.catch_warnings():
+        # On its way to infinity a fit may overflow.
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
             # A likelihood without a maximum is a warning of lifelines or, in a few patients, of the solver below it;
             # here it is a result, None.
             warnings.simplefilter("error", ConvergenceWarning)
@@ -111,9 +116,20 @@ def cause_specific_cox(
         return None
     covariance = fitted.variance_matrix_.loc[columns, columns].to_numpy(np.float64)
     found = HazardRatios(fitted.params_[columns].to_numpy(np.float64), covariance, float(fitted.log_likelihood_))
+    if _has_run_away(found, covariates.std(axis=0), failures=float(frame["weight"][struck].sum())):
+        return None
     if weights is None:
         return found
     return replace(found, covariance=_robust_covariance(found, months, struck, covariates, weights))
+
+
+def _has_run_away(fit: HazardRatios, scale: Array, *, failures: float) -> bool:
+    """Whether Newton's method stopped on its way to infinity."""
+    covariance = fit.covariance * np.outer(scale, scale)
+    if not np.isfinite(covariance).all() or np.abs(fit.coefficients * scale).max() > RUNS_AWAY:
+        return True
+    variances = np.linalg.eigvalsh(covariance)
+    return bool(variances[0] <= 0 or variances[-1] * LEAST_INFORMATION * failures > 1)
 
 
 def _robust_covariance(
