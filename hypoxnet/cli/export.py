@@ -1,4 +1,4 @@
-"""`hypoxnet export`: a bundle in the form of other programs."""
+"""`hypoxnet export` and `hypoxnet verify`: a bundle in the form of other programs, and whether it says the same."""
 
 from __future__ import annotations
 
@@ -6,34 +6,82 @@ import argparse
 from pathlib import Path
 
 OK = 0
-FORMATS = ("safetensors", "torch", "monai")
+FORMATS = ("safetensors", "onnx", "torch", "torchscript", "aotinductor", "monai")
+WEIGHTS = ("float32", "bfloat16", "int8")
 
 
 def add_export(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb; libraries are loaded when it is used."""
+    """Register both verbs; libraries are loaded when they are used."""
     parser = verbs.add_parser(
         "export",
         help="write a bundle in the form of another program",
         description="Write a trained bundle for a program that does not know HypoxNet. What was written is read back "
         "by that program's library and compared with the bundle on several sizes; export.json tells the agreement.",
-        epilog="example: hypoxnet export runs/mine/bundle --to torch --output exported",
+        epilog="example: hypoxnet export runs/mine/bundle --to onnx --output exported",
     )
     parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="folder; several are averaged")
     parser.add_argument("--to", required=True, choices=FORMATS, help="the form")
     parser.add_argument("--output", type=Path, required=True, help="folder of the export")
+    parser.add_argument("--weights", default=WEIGHTS[0], choices=WEIGHTS, help="bits of the weights, of onnx and torch")
+    parser.add_argument(
+        "--cases", type=Path, metavar="MANIFEST", help="cases on which the loss of fewer bits is measured"
+    )
     parser.set_defaults(run=run_export)
+    _add_verify(verbs)
+
+
+def _add_verify(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "verify",
+        help="compare an export with its bundle",
+        description="Check the files of an export, run it by its own library and compare it with the bundle it was "
+        "made of; exit status 2 when it is not the same. A file of ONNX is looked at before anything in it runs; the "
+        "other forms are run by PyTorch: verify only those of a source you trust.",
+        epilog="example: hypoxnet verify exported --against runs/mine/bundle",
+    )
+    parser.add_argument("export", type=Path, metavar="EXPORT", help="folder of the export")
+    parser.add_argument(
+        "--against", type=Path, nargs="+", required=True, metavar="BUNDLE", help="what it was made of, in that order"
+    )
+    parser.set_defaults(run=run_verify)
 
 
 def run_export(options: argparse.Namespace) -> int:
-    """Export, and say where it lies and how well it agrees."""
-    from hypoxnet.bundle.export.folder import read_export
+    """Export, and say where it lies, how well it agrees, and what fewer bits cost."""
+    from hypoxnet.bundle.export.folder import loss_lines, read_export
     from hypoxnet.jobs.export import OWN, export_bundles
 
-    folder = export_bundles([path.expanduser() for path in options.bundles], options.to, options.output.expanduser())
+    folder = export_bundles(
+        [path.expanduser() for path in options.bundles],
+        options.to,
+        options.output.expanduser(),
+        weights=options.weights,
+        cases=options.cases.expanduser() if options.cases else None,
+    )
     print(folder)
     if options.to == OWN:
         return OK
-    for name, found in read_export(folder).get("agreement", {}).items():
-        worst = ", ".join(f"{output} {difference:.1e}" for output, difference in found["largest_difference"].items())
-        print(f"{name}: largest difference from the bundle: {worst}")
+    content = read_export(folder)
+    for name, found in content.get("agreement", {}).items():
+        print(_agreement(name, found["largest_difference"]))
+    for line in loss_lines(content):
+        print(line)
     return OK
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Verify, and say how well it agrees."""
+    from hypoxnet.jobs.export import verify_export
+
+    found = verify_export(options.export.expanduser(), [path.expanduser() for path in options.against])
+    print(f"{options.export}: every file is as it was written")
+    for name, differences in found.items():
+        print(_agreement(name, differences))
+    if not found:
+        print("this form has no graphs to compare")
+    return OK
+
+
+def _agreement(graph: str, differences: dict[str, float]) -> str:
+    worst = ", ".join(f"{output} {difference:.1e}" for output, difference in differences.items())
+    return f"{graph}: largest difference from the bundle: {worst}"

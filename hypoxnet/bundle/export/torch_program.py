@@ -8,20 +8,17 @@ Source:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hypoxnet.bundle.export.agreement import TOLERANCE, Agreement, Runner, agreement
-from hypoxnet.bundle.export.description import describe_export
-from hypoxnet.bundle.export.folder import write_export
-from hypoxnet.bundle.export.graphs import Graph, graphs_of
-from hypoxnet.bundle.schema import BundleSpec
-from hypoxnet.models.joint import HypoxNet
+from hypoxnet.bundle.export.agreement import Runner
+from hypoxnet.bundle.export.formats import Described, GraphFormat, as_text
+from hypoxnet.bundle.export.graphs import Graph
 
-KIND = "torch"
+# Of the text beside the program in its file.
+DESCRIPTION = "hypoxnet_export.json"
 MOST_PATIENTS = 4096
 MOST_BLOCKS = 1024
 
@@ -50,47 +47,26 @@ def dynamic_shapes(graph: Graph) -> dict[str, dict[int, Any]]:
     return shapes
 
 
-def export_torch(spec: BundleSpec, models: Sequence[HypoxNet], output: Path) -> Path:
-    """Write every graph of a bundle as `<graph>.pt2`, read back and compared with the bundle.
-
-    Args:
-        spec: The bundle.
-        models: Its members, on the CPU.
-        output: Folder of the export.
-
-    Raises:
-        BundleError: A program read back gives other numbers, or `output` cannot be used.
-    """
-    graphs = graphs_of(spec, models)
-    files = {graph.name: f"{graph.name}.pt2" for graph in graphs}
-
-    def write(folder: Path) -> dict[str, Any]:
-        found: dict[str, Agreement] = {}
-        for graph in graphs:
-            path = folder / files[graph.name]
-            torch.export.save(export_program(graph), path)
-            found[graph.name] = agreement(spec, graph, program_runner(path))
-            found[graph.name].refuse_worse_than(TOLERANCE, what=f"{output.name}/{path.name}")
-        return describe_export(spec, graphs, kind=KIND, files=files, more={"agreement": agreement_json(found)})
-
-    return write_export(output, spec, write)
+def write_program(graph: Graph, path: Path, description: Described) -> None:
+    """Write a graph with its description, without the example and the lines of code it was made of."""
+    program = export_program(graph)
+    # The example is larger than the weights, and the lines name folders of this machine.
+    program.example_inputs = None
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    torch.export.save(program, path, extra_files={DESCRIPTION: as_text(description)})
 
 
-def program_runner(path: Path) -> Runner:
+def program_runner(path: Path, graph: Graph) -> Runner:
     """A program on disk as a function of arrays."""
     module = torch.export.load(path).module()
 
     def run(inputs: Any) -> Any:
         with torch.no_grad():
             outputs = module(**{name: torch.from_numpy(array) for name, array in inputs.items()})
-        return {name: tensor.numpy() for name, tensor in outputs.items()}
+        return {name: outputs[name].numpy() for name in graph.outputs}
 
     return run
 
 
-def agreement_json(found: dict[str, Agreement]) -> dict[str, Any]:
-    """Agreement of each graph, for `export.json`."""
-    return {
-        name: {"largest_difference": part.differences, "image_shapes": [list(shape) for shape in part.sizes]}
-        for name, part in found.items()
-    }
+TORCH = GraphFormat("torch", ".pt2", ("torch",), write_program, program_runner)
