@@ -65,16 +65,14 @@ class Journal:
 
     def end(self, path: Path, about: Mapping[str, Any], *, interrupted: bool) -> None:
         """The last line of a run, the same with every reason in `path`, and in the log failures first."""
-        elapsed_s = self._elapsed_s
+        speed = self._speed()
         summary = {
             "failed": dict(self.failed),
             "cases": self.cases,
             "kept": self.kept,
             "predicted": self.predicted,
             "interrupted": interrupted,
-            "elapsed_s": round(elapsed_s, 3),
-            "cases_per_minute": round(self._per_minute, 3),
-            "device_busy": round(self._busy, 4),
+            **{name: round(value, 4) for name, value in speed.items()},
             "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
             **about,
         }
@@ -85,31 +83,27 @@ class Journal:
                 log.error("and %d more failed: %s", len(self.failed) - NAMED, path)
                 break
             log.error("failed: %s", reason)
-        told = self.predicted + len(self.failed)
-        speed = f"; {self._per_minute:.1f} cases/min, device busy {self._busy:.0%} of {elapsed_s:.0f} s" if told else ""
-        log.info("%d failed, %d predicted, %d kept%s", len(self.failed), self.predicted, self.kept, speed)
+        words = f"; {self._in_words(speed)} of {speed['elapsed_s']:.0f} s" if self._told else ""
+        log.info("%d failed, %d predicted, %d kept%s", len(self.failed), self.predicted, self.kept, words)
 
     @property
-    def _elapsed_s(self) -> float:
-        return time.perf_counter() - self._begin
+    def _told(self) -> int:
+        return self.predicted + len(self.failed)
 
-    @property
-    def _per_minute(self) -> float:
-        return 60.0 * (self.predicted + len(self.failed)) / max(self._elapsed_s, 1e-9)
+    def _speed(self) -> dict[str, float]:
+        """Throughput, and the share of the time in which a case was on the device."""
+        elapsed_s = max(time.perf_counter() - self._begin, 1e-9)
+        busy = min(1.0, self.seconds["predict"] / elapsed_s)
+        return {"elapsed_s": elapsed_s, "cases_per_minute": 60.0 * self._told / elapsed_s, "device_busy": busy}
 
-    @property
-    def _busy(self) -> float:
-        """Share of the time in which a case was on the device."""
-        return min(1.0, self.seconds["predict"] / max(self._elapsed_s, 1e-9))
+    def _in_words(self, speed: Mapping[str, float]) -> str:
+        return f"{speed['cases_per_minute']:.1f} cases/min, device busy {speed['device_busy']:.0%}"
 
     def _progress(self) -> str:
-        done = self.kept + self.predicted + len(self.failed)
-        left_min = (self.cases - done) / max(self._per_minute, 1e-9)
+        speed, done = self._speed(), self.kept + self._told
+        left_min = (self.cases - done) / max(speed["cases_per_minute"], 1e-9)
         failed = f", {len(self.failed)} failed" if self.failed else ""
-        return (
-            f"{done} of {self.cases} cases{failed}; {self._per_minute:.1f} cases/min, device busy {self._busy:.0%}, "
-            f"about {left_min:.0f} min to go"
-        )
+        return f"{done} of {self.cases} cases{failed}; {self._in_words(speed)}, about {left_min:.0f} min to go"
 
     def _append(self, content: Mapping[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as stream:

@@ -1,0 +1,342 @@
+import json
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hypoxnet.files import write_json
+from hypoxnet.inference import one_case
+from hypoxnet.inference.config import InferenceConfig
+from hypoxnet.inference.index import Index, fingerprint
+from hypoxnet.inference.one_case import OneCase, keep_if_finished, keep_if_known, predict_into
+from hypoxnet.inference.pipeline import run_cases
+from hypoxnet.inference.predictor import load_predictor
+from hypoxnet.inference.run import run_inference
+
+CPU = InferenceConfig(device="cpu")
+
+
+@pytest.fixture
+def predictor(tiny_spec, make_bundle):
+    return load_predictor(make_bundle(tiny_spec), CPU)
+
+
+@pytest.fixture
+def cohort(make_case):
+    return [make_case(f"P{seed:03d}", seed=seed) for seed in range(4)]
+
+
+def maps(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.glob("*/*")) if p.is_file()}
+
+
+def lines(folder, event):
+    said = [json.loads(line) for line in (folder / "run.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [line for line in said if line["event"] == event]
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """Names of the files whose content is hashed."""
+    names, sha256_of = [], one_case.finished.__globals__["sha256_of"]
+
+    def noted(path):
+        names.append(path.name)
+        return sha256_of(path)
+
+    monkeypatch.setattr("hypoxnet.inference.predictor.sha256_of", noted)
+    monkeypatch.setattr("hypoxnet.inference.writing.sha256_of", noted)
+    return names
+
+
+# One case
+
+
+def test_one_case_is_written_and_told_in_a_row(predictor, cohort, tmp_path):
+    row = predict_into(predictor, cohort[0], tmp_path)
+    said = json.loads((tmp_path / "P000" / "P000.json").read_text())
+    assert (row["status"], row["tumour_ml"]) == ("ok", said["tumour_ml"])
+    assert keep_if_finished(predictor, cohort[0], tmp_path) == row
+
+
+def test_one_case_that_cannot_be_read_is_a_row_with_its_reason(predictor, cohort, tmp_path):
+    cohort[0].channels["T1W"].write_bytes(b"not an image")
+    row = predict_into(predictor, cohort[0], tmp_path)
+    assert row["status"] == "failed"
+    assert "P000: T1W" in row["reason"]
+    assert not (tmp_path / "P000").exists()
+    assert keep_if_finished(predictor, cohort[0], tmp_path) is None
+
+
+def test_a_full_disk_is_the_reason_of_the_case(predictor, cohort, tmp_path, monkeypatch):
+    def full_disk(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(one_case, "write_prediction", full_disk)
+    assert "P000: [Errno 28] No space left" in predict_into(predictor, cohort[0], tmp_path)["reason"]
+
+
+def test_what_cannot_be_completed_is_the_reason_of_the_case(predictor, cohort, tmp_path):
+    def refuse(record):
+        raise OSError(f"{record.case_id} has no raw series")
+
+    row = predict_into(predictor, cohort[0], tmp_path, refuse)
+    assert row["reason"] == "P000: P000 has no raw series"
+
+
+# The pipeline
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_overlapping_cases_give_the_same_bytes_as_one_after_another(tiny_spec, make_bundle, cohort, tmp_path, mirror):
+    cohort[1].channels["FMISO_SUV"].unlink()
+    folder = make_bundle(tiny_spec, seeds=(1, 2))
+    for ahead in (0, 1, 3):
+        predictor = load_predictor(folder, replace(CPU, cases_ahead=ahead, mirror=mirror))
+        assert set(run_inference(predictor, cohort, tmp_path / str(ahead)).failed) == {"P001"}
+    tables = {(tmp_path / str(ahead) / "predictions.csv").read_bytes() for ahead in (0, 1, 3)}
+    assert len(tables) == 1
+    assert maps(tmp_path / "0") == maps(tmp_path / "1") == maps(tmp_path / "3")
+
+
+def test_several_threads_of_torch_change_no_byte_of_overlapping_cases(tiny_spec, make_bundle, cohort, tmp_path):
+    folder, threads = make_bundle(tiny_spec), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for ahead in (0, 2):
+            run_inference(load_predictor(folder, replace(CPU, cases_ahead=ahead)), cohort, tmp_path / str(ahead))
+    finally:
+        torch.set_num_threads(threads)
+    assert maps(tmp_path / "0") == maps(tmp_path / "2")
+
+
+class Slow:
+    """A case whose stages take a moment and are counted."""
+
+    alive, most, lock = 0, 0, threading.Lock()
+
+    def __init__(self, number):
+        self.number, self.threads = number, {}
+        with Slow.lock:
+            Slow.alive += 1
+            Slow.most = max(Slow.most, Slow.alive)
+
+    def _stage(self, name):
+        self.threads[name] = threading.current_thread()
+        time.sleep(0.001)
+        return self
+
+    def prepare(self):
+        return self._stage("prepare")
+
+    def predict(self):
+        return self._stage("predict")
+
+    def write(self):
+        return self._stage("write")
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_cases_are_told_in_order_and_few_are_alive(ahead):
+    Slow.alive = Slow.most = 0
+    told = []
+
+    def tell(case):
+        told.append(case)
+        with Slow.lock:
+            Slow.alive -= 1
+
+    run_cases((Slow(number) for number in range(40)), tell, ahead=ahead)
+    assert [case.number for case in told] == list(range(40))
+    assert Slow.most <= 2 * ahead + 2
+    main = threading.main_thread()
+    assert all(case.threads["predict"] is main for case in told)
+    assert all((case.threads["prepare"] is main) == (ahead == 0) for case in told)
+
+
+def test_an_interrupt_tells_of_what_is_being_written():
+    told, cases = [], [Slow(number) for number in range(6)]
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    cases[3].predict = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        run_cases(iter(cases), told.append, ahead=2)
+    assert [case.number for case in told] == [0, 1, 2]
+
+
+def test_a_fault_of_the_program_ends_the_run_and_is_no_row(predictor, cohort, tmp_path, monkeypatch):
+    def broken(record):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(predictor, "prepare", broken)
+    with pytest.raises(ZeroDivisionError):
+        run_inference(predictor, cohort, tmp_path / "out")
+
+
+# What a run says of itself
+
+
+def test_every_case_has_a_line_with_its_seconds_by_stage(predictor, cohort, tmp_path):
+    cohort[1].channels["FMISO_SUV"].unlink()
+    run_inference(predictor, cohort, tmp_path / "out")
+    said = lines(tmp_path / "out", "case")
+    assert [line["case"] for line in said] == ["P000", "P001", "P002", "P003"]
+    assert [line["status"] for line in said] == ["ok", "failed", "ok", "ok"]
+    assert list(said[0]["seconds"]) == ["read", "prepare", "predict", "write"]
+    assert list(said[1]["seconds"]) == ["read", "prepare"]
+    assert "does not exist" in said[1]["reason"]
+    assert all(line["time"] for line in said)
+
+
+def test_the_summary_names_failures_first_and_the_log_as_well(predictor, cohort, tmp_path, caplog):
+    cohort[1].channels["FMISO_SUV"].unlink()
+    run_inference(predictor, cohort[:1], tmp_path / "out")
+    with caplog.at_level("INFO", logger="hypoxnet"):
+        run_inference(predictor, cohort, tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert next(iter(summary)) == "failed"
+    assert list(summary["failed"]) == ["P001"]
+    assert (summary["cases"], summary["kept"], summary["predicted"]) == (4, 1, 2)
+    assert 0 < summary["device_busy"] <= 1
+    assert summary["cases_per_minute"] == pytest.approx(3 * 60 / summary["elapsed_s"], rel=1e-3)
+    assert "failed: P001" in caplog.messages[-2]
+    assert caplog.messages[-1].startswith("1 failed, 2 predicted, 1 kept; ")
+    begin, end = lines(tmp_path / "out", "begin")[-1], lines(tmp_path / "out", "end")[-1]
+    assert (begin["cases"], begin["kept"], end["failed"], end["windows_per_batch"]) == (4, 1, 1, 2)
+
+
+@pytest.mark.parametrize("name", ["run.jsonl", "summary.json", "run.log"])
+def test_a_case_cannot_be_called_like_a_file_of_the_run(predictor, cohort, tmp_path, name):
+    from hypoxnet.errors import CaseError
+
+    with pytest.raises(CaseError, match="cannot be the name of a folder"):
+        run_inference(predictor, [replace(cohort[0], case_id=name)], tmp_path / "out")
+
+
+# The index
+
+
+def test_a_restart_hashes_no_file_and_completes_no_case(predictor, cohort, tmp_path, hashed):
+    run_inference(predictor, cohort, tmp_path / "out")
+    before = (tmp_path / "out" / "predictions.csv").read_bytes()
+    hashed.clear()
+
+    def never(record):
+        raise AssertionError
+
+    run = run_inference(predictor, cohort, tmp_path / "out", complete=never)
+    assert run.kept == ("P000", "P001", "P002", "P003")
+    assert hashed == []
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+
+
+def test_a_file_that_looks_different_is_hashed_and_the_case_kept_when_its_content_is_the_same(
+    predictor, cohort, tmp_path, hashed
+):
+    run_inference(predictor, cohort, tmp_path / "out")
+    path = cohort[2].channels["T1W"]
+    path.write_bytes(path.read_bytes())
+    mask = tmp_path / "out" / "P003" / "P003_hsv_mask.nii.gz"
+    mask.write_bytes(mask.read_bytes())
+    hashed.clear()
+    assert len(run_inference(predictor, cohort, tmp_path / "out").kept) == 4
+    assert {"t1w.nii.gz", "P003_hsv_mask.nii.gz"} <= set(hashed)
+    hashed.clear()
+    assert len(run_inference(predictor, cohort, tmp_path / "out").kept) == 4
+    assert hashed == []
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut", "garbage", "other version"])
+def test_a_lost_or_damaged_index_costs_only_time(predictor, cohort, tmp_path, damage, monkeypatch, caplog):
+    out = tmp_path / "out"
+    run_inference(predictor, cohort, out)
+    before, table = maps(out), (out / "predictions.csv").read_bytes()
+    index = out / ".index.jsonl"
+    if damage == "lost":
+        index.unlink()
+    elif damage == "cut":
+        index.write_bytes(index.read_bytes()[:-40])
+    elif damage == "garbage":
+        index.write_bytes(b"\xff\xfe\x00 not JSON\n[1, 2]\n{}\n")
+    else:
+        monkeypatch.setattr("hypoxnet.inference.index.VERSION", 99)
+    for _ in range(2):
+        assert len(run_inference(predictor, cohort, out).kept) == 4
+    assert (maps(out), (out / "predictions.csv").read_bytes()) == (before, table)
+    assert ("are damaged" in caplog.text) == (damage in {"cut", "garbage"})
+
+
+def test_a_failed_case_is_never_kept(predictor, cohort, tmp_path):
+    image = cohort[1].channels["T1W"]
+    whole = image.read_bytes()
+    image.unlink()
+    assert set(run_inference(predictor, cohort, tmp_path / "out").failed) == {"P001"}
+    assert set(run_inference(predictor, cohort, tmp_path / "out").failed) == {"P001"}
+    image.write_bytes(whole)
+    assert run_inference(predictor, cohort, tmp_path / "out").predicted == ("P001",)
+
+
+def test_what_a_worker_finished_elsewhere_is_kept_and_then_known(predictor, cohort, tmp_path, hashed):
+    predict_into(predictor, cohort[0], tmp_path)
+    index = Index.open(tmp_path / "index")
+    row = keep_if_known(predictor, cohort[0], tmp_path, index)
+    hashed.clear()
+    assert keep_if_known(predictor, cohort[0], tmp_path, Index.open(tmp_path / "index")) == row
+    assert hashed == []
+
+
+def test_a_sidecar_of_a_raw_series_is_looked_at(predictor, cohort, tmp_path):
+    series = tmp_path / "dce.nii.gz"
+    series.write_bytes(b"1")
+    record = replace(cohort[0], raw={"RAW_DCE": (series,)})
+    before = fingerprint(predictor, record)
+    (tmp_path / "dce.json").write_text("{}")
+    assert before != fingerprint(predictor, record)
+
+
+def test_a_case_without_one_of_its_files_has_no_fingerprint(predictor, cohort):
+    cohort[0].masks["GTVP"].unlink()
+    assert fingerprint(predictor, cohort[0]) is None
+
+
+def test_an_index_forgets_lines_that_were_replaced(tmp_path):
+    path = tmp_path / "index.jsonl"
+    index = Index.open(path)
+    for round_ in range(30):
+        for key in ("A", "B"):
+            index.add(key, {"case_id": key, "round": round_})
+    again = Index.open(path)
+    assert len(path.read_bytes().splitlines()) == 2
+    again.add("C", {"case_id": "C"})
+    assert [Index.open(path).row(key) for key in "ABC"] == [
+        {"case_id": "A", "round": 29},
+        {"case_id": "B", "round": 29},
+        {"case_id": "C"},
+    ]
+
+
+def test_a_case_reads_its_marks_before_its_files(predictor, cohort, tmp_path):
+    """A file that changes while it is predicted is seen to have changed by the next run."""
+    path = cohort[0].channels["T1W"]
+
+    def changing(record):
+        path.write_bytes(path.read_bytes() + b"\0")
+        return record
+
+    case = OneCase(predictor, cohort[0], tmp_path / "out", changing)
+    case.prepare()
+    assert case.mark != fingerprint(predictor, cohort[0])
+
+
+def test_a_file_of_the_run_that_was_removed_is_made_again(predictor, cohort, tmp_path):
+    out = tmp_path / "out"
+    run_inference(predictor, cohort, out)
+    (out / "predictions.csv").unlink()
+    write_json(out / "summary.json", {})
+    run_inference(predictor, cohort, out)
+    assert (out / "predictions.csv").read_text().count("\n") == 5
+    assert json.loads((out / "summary.json").read_text())["kept"] == 4
