@@ -33,7 +33,7 @@ from hypoxnet.transforms.settings import PrepareSettings, Region
 EDGES = (12.0, 24.0, 36.0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_settings() -> PrepareSettings:
     """FMISO and T1W at 4 mm, windows of 16 voxels, hypoxia inside the tumour, age as covariate."""
     channels = ("FMISO_SUV", "T1W")
@@ -77,19 +77,19 @@ def _network(spec: BundleSpec, *, seed: int) -> HypoxNet:
     return model.eval()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_spec(tiny_settings: PrepareSettings) -> BundleSpec:
     """The description of a tiny bundle."""
     return _spec(tiny_settings)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_spec() -> Callable[..., BundleSpec]:
     """The description of a tiny bundle with other settings or another outcome head."""
     return _spec
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_network() -> Callable[..., HypoxNet]:
     """A tiny network, in evaluation mode."""
     return _network

@@ -1,0 +1,127 @@
+"""The script of the page about ONNX, run as it is printed and without HypoxNet, beside our own inference."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from hypoxnet.bundle.export.onnx_program import ONNX
+from hypoxnet.cases import CaseRecord
+from hypoxnet.inference.predictor import Predictor
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = ROOT / "docs" / "how-to" / "onnx_case.py"
+BLOCKED = ("hypoxnet", "torch", "monai", "scipy", "onnx")
+OBLIQUE = np.array([[3.2, 1.1, 0.0, -40.0], [-1.1, 3.2, 0.0, -30.0], [0.0, 0.0, 5.0, -55.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+@pytest.fixture(scope="module")
+def model(clinical_spec, opened, exported) -> tuple[Predictor, Path]:
+    """Two members, covariates of every kind."""
+    predictor = opened(clinical_spec, seeds=(1, 2))
+    return predictor, exported(predictor, ONNX)
+
+
+@pytest.fixture
+def case(make_case):
+    return replace(make_case(), covariates={"age": 66.0, "gtv_ml": 21.0, "subsite": 1.0})
+
+
+def by_script(export: Path, output: Path, record: CaseRecord) -> None:
+    """Run the script where none of the big packages can be imported."""
+    given = {**record.channels, **record.masks, **record.covariates}
+    arguments = [str(SCRIPT), str(export), str(output), *(f"{name}={value}" for name, value in given.items())]
+    block = f"import sys, runpy; sys.modules.update(dict.fromkeys({BLOCKED})); sys.argv = {arguments}"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{block}; runpy.run_path(sys.argv[0], run_name='__main__')"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def assert_same(model: tuple[Predictor, Path], record: CaseRecord, output: Path) -> None:
+    predictor, export = model
+    ours = predictor.predict(record)
+    by_script(export, output, record)
+    for name, mask in ours.mask.items():
+        image = nib.load(output / f"{name}_mask.nii.gz")
+        assert np.allclose(image.affine, ours.grid.matrix, atol=1e-4)
+        assert (np.asarray(image.dataobj) == mask).all(), "Dice 1.000"
+        probability = nib.load(output / f"{name}_probability.nii.gz").get_fdata()
+        assert np.abs(probability - ours.probability[name]).max() < 1e-4
+        assert 0 < mask.sum() < mask.size, "a mask of nothing would agree by itself"
+    risk = json.loads((output / "risk.json").read_text())["incidence"]
+    for cause, row in ours.incidence.items():
+        assert np.abs(np.array(risk[cause][:-1]) - row).max() < 1e-4
+        assert max(row) > 1e-3
+
+
+def test_the_page_prints_the_script_that_is_tested_here():
+    page = (ROOT / "docs" / "how-to" / "onnx.md").read_text(encoding="utf-8")
+    assert f"```python\n{SCRIPT.read_text(encoding='utf-8')}```" in page
+
+
+def test_a_case_of_two_channels_on_two_grids(model, case, tmp_path):
+    assert_same(model, case, tmp_path)
+
+
+def test_a_channel_that_is_absent_and_covariates_that_are_not_known(model, case, without_t1w, tmp_path):
+    assert_same(model, replace(without_t1w(case), covariates={"gtv_ml": 3.0}), tmp_path)
+
+
+def test_the_grid_of_the_other_channel_without_the_reference(model, case, tmp_path):
+    record = replace(case, channels={"T1W": case.channels["T1W"]}, covariates={"subsite": 2.0})
+    assert_same(model, record, tmp_path)
+
+
+def test_without_a_contour_windows_cover_everything(model, make_case, tmp_path):
+    assert_same(model, make_case(contour=False), tmp_path)
+
+
+def test_a_tumour_larger_than_a_window_on_an_oblique_anisotropic_grid(model, case, tmp_path):
+    generator = np.random.default_rng(7)
+    pet, large, node = (tmp_path / f"{name}.nii.gz" for name in ("pet", "large", "node"))
+    nib.save(nib.Nifti1Image(generator.gamma(2.0, 0.6, (30, 28, 24)).astype(np.float32), OBLIQUE), pet)
+    contours = {large: np.s_[2:26, 4:24, 3:20], node: np.s_[26:29, 24:27, 20:23]}
+    for path, voxels in contours.items():
+        array = np.zeros((30, 28, 24), np.uint8)
+        array[voxels] = 1
+        nib.save(nib.Nifti1Image(array, OBLIQUE), path)
+    record = replace(case, channels={**case.channels, "FMISO_SUV": pet}, masks={"GTVP": large, "GTVN": node})
+    assert_same(model, record, tmp_path / "out")
+
+
+def test_contours_on_two_grids(model, case, tmp_path):
+    array = np.zeros((22, 20, 18), np.uint8)
+    array[9:13, 8:12, 7:11] = 1
+    node = tmp_path / "node.nii.gz"
+    nib.save(nib.Nifti1Image(array, nib.load(case.channels["T1W"]).affine), node)
+    assert_same(model, replace(case, masks={**case.masks, "GTVN": node}), tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_mirrored_images_outside_of_contours_with_flags_of_what_is_known(
+    tiny_settings, make_spec, opened, exported, make_case, tmp_path
+):
+    spec = make_spec(replace(tiny_settings, inside_tumour=False))
+    spec = replace(spec, inference=replace(spec.inference, mirror=True, threshold=0.4))
+    predictor = opened(spec)
+    model = predictor, exported(predictor, ONNX)
+    assert_same(model, make_case(), tmp_path / "one")
+    assert_same(model, replace(make_case("P002", contour=False), covariates={}), tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_phantoms_of_the_reference_object(model, phantom_records, tmp_path):
+    predictor, _ = model
+    for record in phantom_records[:3]:
+        assert_same(model, predictor.needed(record), tmp_path / record.case_id)
