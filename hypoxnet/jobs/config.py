@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from hypoxnet.data.config import DataConfig, SplitConfig
 from hypoxnet.errors import ConfigError
+from hypoxnet.inference.cluster.config import ClusterConfig, Shard
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.losses.config import LossConfig
 from hypoxnet.metrics.config import EvaluationConfig
@@ -60,6 +61,8 @@ class InferJobConfig:
         rules: Rules by which series become channels; empty takes the default.
         output_format: What is written of each case: `nifti` always, and for input=dicom also `seg`, `probability`,
             `rtstruct`.
+        shard: A part of the cohort, `2/4`, which this process predicts; the part that is finished last, or
+            `hypoxnet merge`, makes one table of all. Empty predicts the whole.
     """
 
     bundle: str = ""
@@ -69,8 +72,12 @@ class InferJobConfig:
     folder: str = ""
     rules: str = ""
     output_format: list[str] = field(default_factory=lambda: ["nifti"])
+    shard: str = ""
 
     def __post_init__(self) -> None:
+        if self.shard:
+            Shard.parse(self.shard)
+            self._refuse_with_shard()
         if self.input not in {"manifest", "dicom"}:
             raise ConfigError(f"input is {self.input!r}, it must be manifest or dicom")
         unknown = set(self.output_format) - {"nifti", "seg", "probability", "rtstruct"}
@@ -84,4 +91,17 @@ class InferJobConfig:
                 "into DICOM with hypoxnet to-dicom"
             )
 
+    def _refuse_with_shard(self) -> None:
+        if self.input == "dicom":
+            raise ConfigError(
+                f"shard={self.shard} needs a manifest, since every part would import the same DICOM; run hypoxnet "
+                "import first and give its manifest"
+            )
+        if self.cluster.wanted:
+            raise ConfigError(
+                f"shard={self.shard} predicts a part here, cluster settings have workers predict the whole; give one "
+                "of the two"
+            )
+
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.cases import CaseRecord
-from hypoxnet.data.cache import default_cache_folder
 from hypoxnet.data.manifest import read_manifest
-from hypoxnet.data.measured import ReadOutCache, then
 from hypoxnet.dicom.errors import DicomError
 from hypoxnet.errors import ConfigError, HypoxNetError
-from hypoxnet.inference.predictor import load_predictor
+from hypoxnet.inference.cluster.config import Shard
+from hypoxnet.inference.cluster.dask_crew import refuse_without_dask, threads_of_each
+from hypoxnet.inference.cluster.run import run_on_cluster
+from hypoxnet.inference.cluster.shards import SHARDS, run_shard, shard_folder
+from hypoxnet.inference.predictor import Predictor, load_predictor
 from hypoxnet.inference.run import TABLE, InferenceRun, run_inference
 from hypoxnet.jobs.config import InferJobConfig
-from hypoxnet.jobs.derive import MapCache
+from hypoxnet.jobs.infer_worker import BundleWork, completion
 from hypoxnet.jobs.run_folder import log_to
-from hypoxnet.maps.config import MapsConfig
 
 log = logging.getLogger(__name__)
 
@@ -39,24 +40,49 @@ def run_inference_job(config: InferJobConfig) -> int:
         HypoxNetError: The bundle, the manifest or the output folder cannot be used.
     """
     bundle, output = _paths(config)
+    if config.cluster.wanted:
+        refuse_without_dask()
     listed = Path(config.manifest).expanduser()
     cohort = None if config.input == "dicom" else Cohort(listed, read_manifest(listed))
-    predictor = load_predictor(bundle, config.inference)
-    log_to(output / "run.log")
+    # Who only hands out cases needs the description, and may have no GPU.
+    predictor = load_predictor(
+        bundle, replace(config.inference, device="cpu") if config.cluster.wanted else config.inference
+    )
+    log_to((shard_folder(output, Shard.parse(config.shard)) if config.shard else output) / "run.log")
     cohort = cohort or _imported(config, output)
     spec, records = predictor.spec, cohort.records
     log.info("%s (%s) on %d cases of %s", spec.name, spec.digest[:12], len(records), cohort.manifest)
-    maps = MapCache(default_cache_folder() / "maps", MapsConfig.from_json(spec.maps), spec.settings.channels)
-    measured = ReadOutCache(
-        default_cache_folder() / "maps" / "read_outs", spec.settings.covariates, spec.settings.tumour
-    )
-    complete = measured.complete if predictor.alone else then(maps.complete, measured.complete)
-    run = run_inference(predictor, records, output, recompute=config.inference.recompute, complete=complete)
+    run = _run(config, predictor, records, output)
     formats = [name for name in config.output_format if name != "nifti"]
     not_written = _write_dicom(run, spec, cohort.sources, output, formats) if formats else {}
     if run.failed:
         log.error("%d of %d cases failed; column reason of %s says why", len(run.failed), len(records), run.predictions)
     return SOME_FAILED if run.failed or cohort.failed or not_written else 0
+
+
+def _run(config: InferJobConfig, predictor: Predictor, records: Sequence[CaseRecord], output: Path) -> InferenceRun:
+    """Here, or a part of it here, or by workers."""
+    recompute = config.inference.recompute
+    if config.cluster.wanted:
+        work = BundleWork(
+            Path(config.bundle).expanduser().absolute(),
+            predictor.spec.digest,
+            config.inference,
+            output.absolute(),
+            threads_of_each(config.cluster),
+            Path.cwd() if any(map(_has_relative_paths, records)) else None,
+        )
+        return run_on_cluster(predictor, records, output, work=work, config=config.cluster, recompute=recompute)
+    complete = completion(predictor)
+    if config.shard:
+        shard = Shard.parse(config.shard)
+        return run_shard(predictor, records, output, shard=shard, recompute=recompute, complete=complete)
+    return run_inference(predictor, records, output, recompute=recompute, complete=complete)
+
+
+def _has_relative_paths(record: CaseRecord) -> bool:
+    files = (*record.channels.values(), *record.masks.values(), *(path for raw in record.raw.values() for path in raw))
+    return not all(path.is_absolute() for path in files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +175,8 @@ def _paths(config: InferJobConfig) -> tuple[Path, Path]:
         raise ConfigError(f"folder={cohort} does not exist; give the folder of the DICOM files")
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output={output} is a file; give a folder")
-    if output.is_dir() and any(output.iterdir()) and not ((output / TABLE).is_file() or (output / "run.log").is_file()):
+    ours = (output / TABLE, output / "run.log", output / SHARDS)
+    if output.is_dir() and any(output.iterdir()) and not any(path.exists() for path in ours):
         raise ConfigError(f"output={output} is not empty and holds no predictions (no {TABLE}); choose another folder")
     if output.resolve() == bundle.resolve() or bundle.resolve() in output.resolve().parents:
         raise ConfigError(f"output={output} lies inside the bundle, whose files are checked; give another folder")
