@@ -3,11 +3,11 @@
 What `transforms.prepare` does in Python, a MONAI bundle says in JSON. `tests/bundle/export` runs both and compares.
 A case is a dictionary of paths: each channel and mask by its column name, those that are absent left out; `case` is
 its name, by default that of the file of the reference channel; `image` is another name for the reference channel, which
-is how MONAI Label gives its one image.
+is how MONAI Label gives its one image, as a path, and MONAI Deploy, as an image in memory.
 
 Keys of the dictionary on the way: `reference` the reference channel on its own grid, `working` the same on the working
-grid, `covers_<channel>` where a channel was measured, `tumour` the contour on the working grid, `image` the network's
-input, `pred` its output.
+grid, `covers_<channel>` where a channel was measured, `tumour` the contour, `image` the network's input, whose metadata
+holds the grids of the way back (MONAI Deploy gives every other tensor to the network), `pred` its output.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ def constants(spec: BundleSpec) -> dict[str, Any]:
             "ensure_channel_first": True,
             "image_only": True,
         },
+        "take": "$lambda x: @load(x) if isinstance(x, str) else x[None] if x.ndim == 3 else x",
+        "name_of": "$lambda x: x if isinstance(x, str) else str(x.meta.get('filename_or_obj', 'case'))",
+        "grid": "$lambda image, name: monai.data.MetaTensor("
+        "torch.zeros(1, *[int(n) for n in image.meta[name + '_shape']]), "
+        "affine=torch.as_tensor(image.meta[name + '_affine']).reshape(4, 4))",
         "members": spec.members,
         "threshold": spec.inference.threshold,
         "match": {
@@ -68,16 +73,16 @@ def preprocessing(spec: BundleSpec) -> dict[str, Any]:
     """From a dictionary of paths to `image`: channels, then a plane per channel that says whether it was measured."""
     settings = spec.settings
     steps = [
-        _each(
-            "names of MONAI Label", "{**d, @reference_channel: d['image']} if isinstance(d.get('image'), str) else d"
-        ),
+        # MONAI Deploy takes a sequence for one of dictionaries by its first step.
+        {"_target_": "Identityd", "keys": "image", "allow_missing_keys": True},
+        _each("names of MONAI Label and MONAI Deploy", "{**d, @reference_channel: d['image']} if 'image' in d else d"),
         _each(
             "the reference grid is that of the reference channel, or of the first that is there",
             "{**d, 'chosen': next(k for k in [@reference_channel, *@channels] if k in d)}",
         ),
         _each(
             "its file is read once more, and names the case where nothing else does",
-            "{**d, 'reference': d[d['chosen']], 'case': d.get('case', d[d['chosen']])}",
+            "{**d, 'reference': d[d['chosen']], 'case': d.get('case', @name_of(d[d['chosen']]))}",
         ),
         _loading(),
         *_maps_without_value(settings.channels),
@@ -125,9 +130,14 @@ def preprocessing(spec: BundleSpec) -> dict[str, Any]:
             "name": "image",
         },
         *_cropped(spec),
+        _each(
+            "the grids of the way back",
+            "{**d, 'image': monai.data.MetaTensor(d['image'], meta={**d['image'].meta, **{n + '_' + w: v for n in "
+            "('reference', 'working') for w, v in (('shape', list(d[n].shape[1:])), ('affine', d[n].affine))}})}",
+        ),
         {
             "_target_": "SelectItemsd",
-            "keys": ["image", "reference", "working", "tumour", "case"],
+            "keys": ["image", "tumour", "case"],
             "allow_missing_keys": True,
         },
         {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float32"},
@@ -147,29 +157,21 @@ def postprocessing(spec: BundleSpec) -> dict[str, Any]:
             "in the place of the image, under the name of the case",
             "{**d, 'pred': monai.data.MetaTensor(d['pred'], meta={**d['image'].meta, 'filename_or_obj': d['case']})}",
         ),
-        {
-            "_target_": "ResampleToMatchd",
-            "keys": "pred",
-            "key_dst": "working",
-            "mode": "nearest",
-            "padding_mode": "zeros",
-            "align_corners": False,
-        },
-        {
-            "_target_": "ResampleToMatchd",
-            "keys": "pred",
-            "key_dst": "reference",
-            "mode": "bilinear",
-            "padding_mode": "border",
-            "align_corners": False,
-        },
+        _each(
+            "the whole working grid", "{**d, 'pred': @match(d['pred'], @grid(d['image'], 'working'), mode='nearest')}"
+        ),
+        _each(
+            "the grid of the reference channel, whose outer voxels reach beyond their centres",
+            "{**d, 'pred': @match(d['pred'], @grid(d['image'], 'reference'), padding_mode='border')}",
+        ),
         _each("", "{**d, 'pred': d['pred'].clip(0, 1)}"),
     ]
     if spec.settings.inside_tumour:
         steps.append(
             _each(
                 "nothing outside the contour: the model was trained inside contours",
-                "{**d, 'pred': d['pred'] * (@match(d['tumour'], d['reference']) >= 0.5)} if 'tumour' in d else d",
+                "{**d, 'pred': d['pred'] * (@match(d['tumour'], @grid(d['image'], 'reference')) >= 0.5)} "
+                "if 'tumour' in d else d",
             )
         )
     steps += [
@@ -203,7 +205,7 @@ def _each(why: str, expression: str) -> Step:
 
 def _loading() -> Step:
     # Not LoadImaged: MONAI Label replaces it by a reader of its own that wants every key.
-    return _each("every file that is there", "{**d, **{k: @load(d[k]) for k in @files if k in d}}")
+    return _each("every file that is there", "{**d, **{k: @take(d[k]) for k in @files if k in d}}")
 
 
 def _to_load(channels: Sequence[str]) -> list[str]:
