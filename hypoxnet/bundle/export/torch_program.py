@@ -52,8 +52,9 @@ def write_program(graph: Graph, path: Path, description: Described) -> None:
     program = export_program(graph)
     # The example is larger than the weights, and the lines name folders of this machine.
     program.example_inputs = None
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
     torch.export.save(program, path, extra_files={DESCRIPTION: as_text(description)})
 
 

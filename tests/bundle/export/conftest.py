@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hypoxnet.bundle.export.formats import GraphFormat, Precision, export_graphs
+from hypoxnet.bundle.export.onnx_program import ONNX
 from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.bundle.write import write_bundle
 from hypoxnet.inference.config import InferenceConfig
@@ -51,3 +52,10 @@ def exported(tmp_path_factory) -> Callable[..., Path]:
         return export_graphs(predictor.spec, predictor.models, folder, form=form, precision=precision)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def onnx_model(clinical_spec, opened, exported) -> tuple[Predictor, Path]:
+    """Two members with covariates of every kind, as ONNX."""
+    predictor = opened(clinical_spec, seeds=(1, 2))
+    return predictor, exported(predictor, ONNX)

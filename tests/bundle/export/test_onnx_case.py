@@ -22,11 +22,10 @@ BLOCKED = ("hypoxnet", "torch", "monai", "scipy", "onnx")
 OBLIQUE = np.array([[3.2, 1.1, 0.0, -40.0], [-1.1, 3.2, 0.0, -30.0], [0.0, 0.0, 5.0, -55.0], [0.0, 0.0, 0.0, 1.0]])
 
 
-@pytest.fixture(scope="module")
-def model(clinical_spec, opened, exported) -> tuple[Predictor, Path]:
+@pytest.fixture
+def model(onnx_model) -> tuple[Predictor, Path]:
     """Two members, covariates of every kind."""
-    predictor = opened(clinical_spec, seeds=(1, 2))
-    return predictor, exported(predictor, ONNX)
+    return onnx_model
 
 
 @pytest.fixture

@@ -1,0 +1,259 @@
+"""One way for every form: written, read back, compared, described, whole or absent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hypoxnet.bundle.export.agreement import TOLERANCE, Agreement, agreement, trials
+from hypoxnet.bundle.export.aotinductor import AOTINDUCTOR, need_compiler
+from hypoxnet.bundle.export.description import AXES, FORMAT, MEANING
+from hypoxnet.bundle.export.folder import loss_lines, read_export, write_export
+from hypoxnet.bundle.export.formats import GraphFormat, Precision, export_graphs
+from hypoxnet.bundle.export.graphs import graphs_of
+from hypoxnet.bundle.export.precision import INT8
+from hypoxnet.bundle.export.torch_program import DESCRIPTION, TORCH
+from hypoxnet.bundle.export.torchscript import TORCHSCRIPT
+from hypoxnet.bundle.schema import INTENDED_USE
+from hypoxnet.errors import BundleError, ConfigError
+
+LOSS = {
+    "cases": 3,
+    "dice": {"mean": 0.991, "lowest": 0.98, "both_empty": 1},
+    "probability": {"mean": 0.001, "largest": 0.02},
+    "incidence": {"mean": 0.0004, "largest": 0.001},
+}
+
+
+@pytest.fixture(scope="module")
+def predictor(clinical_spec, opened):
+    return opened(clinical_spec)
+
+
+@pytest.fixture(scope="module")
+def graphs(predictor):
+    return graphs_of(predictor.spec, predictor.models)
+
+
+@pytest.fixture(scope="module")
+def as_torch(predictor, exported):
+    return exported(predictor, TORCH)
+
+
+def itself(graph):
+    """The graph's own module as the foreign program."""
+
+    def run(inputs):
+        with torch.no_grad():
+            found = graph.module(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+        return {name: tensor.numpy() for name, tensor in found.items()}
+
+    return run
+
+
+def trivial(kind: str = "trivial") -> GraphFormat:
+    """A form whose files are empty and whose programs are the graphs themselves: nothing takes time."""
+    return GraphFormat(kind, ".txt", (), lambda graph, path, _: path.write_text("x"), lambda _, graph: itself(graph))
+
+
+def test_a_program_agrees_with_itself_exactly(predictor, graphs):
+    for graph in graphs:
+        assert agreement(predictor.spec, graph, itself(graph)).worst == 0.0
+
+
+def test_trials_have_several_sizes_patients_absent_channels_and_no_contour(predictor, graphs):
+    shapes = {tuple(inputs["image"].shape) for inputs in trials(predictor.spec, graphs[0], seed=1)}
+    inputs = trials(predictor.spec, graphs[0], seed=1)
+    assert len(shapes) == 3
+    assert tuple(graphs[0].inputs["image"].shape) not in shapes, "that is the size it was exported with"
+    assert {float(one["tumour_known"].min()) for one in inputs} == {0.0, 1.0}
+    assert any((one["presence"] == 0).any() for one in inputs)
+
+
+@pytest.mark.parametrize("output", ["pred", "incidence", "pooled_sum"])
+def test_a_program_that_is_wrong_for_one_size_only_is_found(predictor, graphs, output):
+    def run(inputs):
+        found = itself(graphs[0])(inputs)
+        if inputs["image"].shape[2] == 4 and inputs["image"].shape[0] == 3:
+            found[output] = found[output] + 0.01 * max(1.0, np.abs(found[output]).max())
+        return found
+
+    found = agreement(predictor.spec, graphs[0], run)
+    assert found.differences[output] == pytest.approx(0.01, rel=0.05)
+    with pytest.raises(BundleError, match=f"x: {output} differs from the bundle's by 0.01"):
+        found.refuse_worse_than(TOLERANCE, what="x")
+
+
+def test_a_result_that_is_not_a_number_is_no_agreement():
+    with pytest.raises(BundleError, match="pred differs from the bundle's by nan"):
+        Agreement({"pred": float("nan")}, ()).refuse_worse_than(TOLERANCE, what="x")
+
+
+def test_another_shape_is_refused(predictor, graphs):
+    def run(inputs):
+        return {name: array[..., :1] for name, array in itself(graphs[0])(inputs).items()}
+
+    with pytest.raises(BundleError, match="pred has shape"):
+        agreement(predictor.spec, graphs[0], run)
+
+
+def test_the_description_says_everything_a_program_needs(predictor, exported):
+    content = read_export(exported(predictor, trivial()))
+    assert (content["format"], content["kind"], content["intended_use"]) == (FORMAT, "trivial", INTENDED_USE)
+    assert content["bundle"]["digest"] == predictor.spec.digest
+    first = content["channels"][0]
+    assert (first["name"], first["normalisation"], first["log1p"]) == ("FMISO_SUV", "fixed", True)
+    assert content["channels"][1]["normalisation"] == "image"
+    assert content["months"] == [12.0, 24.0, 36.0, 24.0], "the horizon is last"
+    assert [part["column"] for part in content["covariates"]][:2] == ["age", "gtv_ml"]
+    assert content["weights"] == {"precision": "float32"}
+    network = content["graphs"][0]
+    assert (network["file"], network["sides_are_multiples_of"], network["smallest_side"]) == ("network.txt", 2, 4)
+    for tensor in network["inputs"] + network["outputs"]:
+        assert (tensor["axes"], tensor["meaning"]) == (list(AXES[tensor["name"]]), MEANING[tensor["name"]])
+
+
+def test_the_loss_of_rounded_weights_stands_in_description_card_and_words(predictor, exported):
+    folder = exported(predictor, trivial(), Precision(INT8, LOSS))
+    content = read_export(folder)
+    assert content["weights"] == {"precision": "int8", "loss": LOSS}
+    card = (folder / "docs" / "README.md").read_text()
+    assert "## Rounded weights" in card
+    assert "Dice of the masks 0.9910, lowest 0.9800 (1 times both found nothing)" in card
+    assert loss_lines(content)[0] == "weights are int8; against float32, 3 cases:"
+    assert loss_lines({"weights": {"precision": "float32"}}) == []
+
+
+def test_rounded_weights_are_compared_with_the_rounded_model(predictor, graphs, exported):
+    """Not with the float32 model, from which they differ by more than the rounding of sums."""
+    given = []
+
+    def runner(_, graph):
+        given.append(graph)
+        return itself(graph)
+
+    exported(predictor, replace(trivial(), runner=runner), Precision(INT8, LOSS))
+    with pytest.raises(BundleError, match="differs from the bundle's"):
+        agreement(predictor.spec, graphs[0], itself(given[0])).refuse_worse_than(TOLERANCE, what="x")
+
+
+def test_an_export_that_fails_leaves_what_was_there(predictor, exported, tmp_path):
+    form = trivial()
+    folder = export_graphs(predictor.spec, predictor.models, tmp_path / "e", form=form)
+    before = read_export(folder)
+
+    def wrong(path, graph):
+        return lambda inputs: {name: array + 1 for name, array in itself(graph)(inputs).items()}
+
+    with pytest.raises(BundleError, match="nothing was exported"):
+        export_graphs(predictor.spec, predictor.models, folder, form=replace(form, runner=wrong))
+    assert read_export(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["e"]
+
+
+def test_a_folder_that_holds_something_else_is_kept(predictor, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years")
+    with pytest.raises(BundleError, match="is not empty and holds no export"):
+        write_export(tmp_path, predictor.spec, lambda folder: {})
+    assert (tmp_path / "thesis.txt").read_text() == "years"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        (lambda e: (e / "network.txt").write_text("y"), r"network\.txt was changed"),
+        (lambda e: (e / "network.txt").unlink(), r"network\.txt is missing or a link"),
+        (lambda e: (e / "checksums.json").unlink(), r"checksums\.json is missing; give the folder of an export"),
+        (lambda e: (e / "checksums.json").write_text('{"sha256": {}}'), "does not list the files of an export"),
+        (lambda e: (e / "checksums.json").write_text("[" * 100_000), "cannot be read as JSON"),
+        (lambda e: _relist(e, {"../x": "0"}), r"lists '\.\./x', which is not a file inside"),
+        (lambda e: _relink(e), "missing or a link"),
+    ],
+)
+def test_a_damaged_export_is_refused_in_one_sentence(predictor, exported, tmp_path, spoil, match):
+    folder = shutil.copytree(exported(predictor, trivial()), tmp_path / "copy")
+    spoil(folder)
+    with pytest.raises(BundleError, match=match):
+        read_export(folder)
+
+
+def _relist(folder, more):
+    path = folder / "checksums.json"
+    listed = json.loads(path.read_text())["sha256"]
+    path.write_text(json.dumps({"sha256": more | listed}))
+
+
+def _relink(folder):
+    (folder / "network.txt").unlink()
+    (folder / "network.txt").symlink_to("/etc/hostname")
+
+
+def test_an_export_of_a_later_version_is_refused(predictor, tmp_path):
+    folder = write_export(tmp_path / "e", predictor.spec, lambda _: {"format": FORMAT, "format_version": 2})
+    with pytest.raises(BundleError, match="version 2, this HypoxNet reads hypoxnet-export version 1"):
+        read_export(folder)
+
+
+def test_torch_alone_runs_the_program_and_refuses_wrong_sides(as_torch, graphs, tmp_path):
+    inputs = {name: tensor[:1] for name, tensor in graphs[0].inputs.items()}
+    with torch.no_grad():
+        expected = graphs[0].module(**inputs)
+    torch.save(inputs, tmp_path / "inputs.pt")
+    code = f"""
+import sys
+sys.modules["hypoxnet"] = sys.modules["monai"] = None
+import torch
+program = torch.export.load({str(as_torch / "network.pt2")!r}, extra_files=(extra := {{{DESCRIPTION!r}: ""}})).module()
+inputs = torch.load({str(tmp_path / "inputs.pt")!r})
+torch.save(dict(program(**inputs)), {str(tmp_path / "outputs.pt")!r})
+assert '"kind": "torch"' in extra[{DESCRIPTION!r}]
+inputs["image"] = inputs["image"][..., 1:]
+try:
+    program(**inputs)
+except Exception as error:
+    print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "refused"
+    outputs = torch.load(tmp_path / "outputs.pt")
+    assert all(torch.allclose(outputs[name], expected[name], atol=1e-5) for name in graphs[0].outputs)
+
+
+def test_a_program_holds_neither_its_example_nor_lines_of_code(as_torch):
+    content = (as_torch / "network.pt2").read_bytes()
+    assert b"site-packages" not in content
+    assert b"hypoxnet/models" not in content
+    assert b"sample_inputs/model.pt" not in content
+
+
+def test_torchscript_agrees_at_every_size_without_a_warning(predictor, exported):
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        folder = exported(predictor, TORCHSCRIPT)
+    assert heard == []
+    content = read_export(folder)
+    assert {graph["file"] for graph in content["graphs"]} == {"network.ts", "outcome.ts"}
+    assert max(max(part["largest_difference"].values()) for part in content["agreement"].values()) <= TOLERANCE
+
+
+def test_without_a_compiler_one_sentence_says_so(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match="found no-such-compiler, which is not there; install g"):
+        need_compiler()
+
+
+@pytest.mark.slow
+def test_a_compiled_package_agrees_and_says_where_it_runs(clinical_spec, opened, exported):
+    content = read_export(exported(opened(clinical_spec), AOTINDUCTOR))
+    assert max(max(part["largest_difference"].values()) for part in content["agreement"].values()) <= TOLERANCE
+    assert content["compiled_for"]["device"] == "cpu"
+    assert content["compiled_for"]["architecture"]

@@ -1,0 +1,129 @@
+"""ONNX as it is written: names, axes, description, one file, and the bundle's numbers by onnxruntime."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from dataclasses import replace
+
+import onnx
+import onnxruntime
+import pytest
+
+from hypoxnet.bundle.export import onnx_program
+from hypoxnet.bundle.export.description import AXES, MEANING
+from hypoxnet.bundle.export.folder import read_export
+from hypoxnet.bundle.export.formats import Precision
+from hypoxnet.bundle.export.graphs import graphs_of
+from hypoxnet.bundle.export.onnx_program import DESCRIPTION, ONNX, USE, _quiet, need_onnx
+from hypoxnet.bundle.export.precision import BFLOAT16, FLOAT32, INT8
+from hypoxnet.bundle.schema import INTENDED_USE
+from hypoxnet.errors import BundleError, ConfigError
+
+
+@pytest.fixture
+def network(onnx_model):
+    return onnx.load(onnx_model[1] / "network.onnx")
+
+
+def test_agreement_is_rounding_and_stands_in_the_description(onnx_model):
+    found = read_export(onnx_model[1])["agreement"]
+    assert set(found) == {"network", "outcome"}
+    assert all(0 <= x <= 1e-4 for graph in found.values() for x in graph["largest_difference"].values())
+    assert len({tuple(shape) for shape in found["network"]["image_shapes"]}) == 3
+
+
+def test_inputs_and_outputs_have_our_names_meanings_and_free_axes(onnx_model, network):
+    session = onnxruntime.InferenceSession(onnx_model[1] / "network.onnx")
+    shapes = {tensor.name: tensor.shape for tensor in session.get_inputs()}
+    assert list(shapes) == ["image", "presence", "tumour", "tumour_known", "covariates", "covariates_known"]
+    assert shapes["image"] == ["patient", 2, *(f"2 * {axis}" for axis in "xyz")]
+    assert shapes["covariates"] == ["patient", 4]
+    outputs = [tensor.name for tensor in session.get_outputs()]
+    assert outputs == ["pred", "incidence", "logits", "pooled_sum", "pooled_weight"]
+    for value in (*network.graph.input, *network.graph.output):
+        assert value.doc_string == MEANING[value.name]
+        assert len(value.type.tensor_type.shape.dim) == len(AXES[value.name])
+
+
+def test_the_file_holds_the_description_with_units(onnx_model, network):
+    props = {prop.key: prop.value for prop in network.metadata_props}
+    inside, beside = json.loads(props[DESCRIPTION]), read_export(onnx_model[1])
+    assert inside == {key: value for key, value in beside.items() if key != "agreement"}
+    assert props[USE] == INTENDED_USE
+    assert "SUV" in inside["channels"][0]["description"]
+    assert inside["packages"]["onnx"] == onnx.__version__
+
+
+def test_the_folder_holds_one_file_per_graph_and_no_lines_of_code(onnx_model, network):
+    files = sorted(path.name for path in onnx_model[1].rglob("*") if path.is_file())
+    assert files == ["README.md", "checksums.json", "export.json", "network.onnx", "outcome.onnx"]
+    assert not any(tensor.external_data for tensor in network.graph.initializer)
+    assert not any(node.metadata_props or node.doc_string for node in network.graph.node)
+    assert b"site-packages" not in (onnx_model[1] / "network.onnx").read_bytes()
+
+
+def test_only_operators_of_onnx_are_used(network):
+    assert {node.domain for node in network.graph.node} == {""}
+    assert not network.functions
+
+
+def test_a_graph_of_other_numbers_is_refused_and_nothing_is_written(onnx_model, exported):
+    def shifted(path, graph):
+        run = onnx_program.onnx_runner(path, graph)
+        return lambda inputs: {name: array + 2e-4 for name, array in run(inputs).items()}
+
+    predictor, export = onnx_model
+    form = onnx_program.GraphFormat(
+        "onnx",
+        ".onnx",
+        (),
+        lambda graph, path, _: path.write_bytes((export / path.name).read_bytes()),
+        shifted,
+    )
+    with pytest.raises(BundleError, match=r"network\.onnx: pred differs .* nothing was exported"):
+        exported(predictor, form)
+
+
+def test_without_the_extra_the_remedy_is_said(monkeypatch):
+    monkeypatch.setattr(onnx_program.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else name)
+    with pytest.raises(
+        ConfigError, match=r"ONNX needs onnxruntime, not installed here; pip install 'hypoxnet\[onnx\]'"
+    ):
+        need_onnx()
+
+
+def test_more_than_one_file_can_hold_is_refused(onnx_model, monkeypatch, tmp_path):
+    predictor, _ = onnx_model
+    outcome = graphs_of(predictor.spec, predictor.models)[1]
+    monkeypatch.setattr(onnx_program, "LARGEST_BYTES", 1000)
+    with pytest.raises(BundleError, match="one file of ONNX holds 2; export fewer members"):
+        onnx_program.write_onnx(outcome, tmp_path / "outcome.onnx", {})
+    assert not (tmp_path / "outcome.onnx").exists()
+
+
+def test_what_the_exporter_says_is_silenced_and_nothing_else(caplog):
+    exporter = logging.getLogger("torch.onnx._internal.exporter._registration")
+    with _quiet(), warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        exporter.warning("torchvision is not installed")
+        warnings.warn("another", UserWarning, stacklevel=1)
+    exporter.warning("heard again")
+    assert [str(warning.message) for warning in heard] == ["another"]
+    assert "torchvision" not in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "share"), [(INT8, 0.30), (BFLOAT16, 0.55)])
+def test_rounded_weights_are_stored_rounded(tiny_spec, opened, exported, precision, share):
+    # So wide that weights outweigh everything else.
+    wide = replace(tiny_spec.model, backbone=replace(tiny_spec.model.backbone, features=[32, 64]))
+    predictor = opened(replace(tiny_spec, model=wide))
+    held = {}
+    for weights in (FLOAT32, precision):
+        folder = exported(predictor, ONNX, Precision(weights))
+        assert read_export(folder)["weights"]["precision"] == weights
+        model = onnx.load(folder / "network.onnx")
+        held[weights] = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    assert held[precision] < share * held[FLOAT32]
