@@ -32,13 +32,22 @@ def clinical_spec(tiny_settings, make_spec) -> BundleSpec:
 
 
 @pytest.fixture(scope="session")
-def opened(make_network, tmp_path_factory) -> Callable[..., Predictor]:
-    """A bundle of freshly drawn networks, one per seed, written and read."""
+def written(make_network, tmp_path_factory) -> Callable[..., Path]:
+    """A bundle of freshly drawn networks, one per seed, on disk for as long as the tests run."""
+
+    def make(spec: BundleSpec, *, seeds: tuple[int, ...] = (1,)) -> Path:
+        folder = tmp_path_factory.mktemp("bundle") / "bundle"
+        return write_bundle(folder, spec, [make_network(spec, seed=seed).state_dict() for seed in seeds])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def opened(written) -> Callable[..., Predictor]:
+    """The same, read."""
 
     def make(spec: BundleSpec, *, seeds: tuple[int, ...] = (1,)) -> Predictor:
-        folder = tmp_path_factory.mktemp("bundle") / "bundle"
-        write_bundle(folder, spec, [make_network(spec, seed=seed).state_dict() for seed in seeds])
-        return load_predictor(folder, InferenceConfig(device="cpu"))
+        return load_predictor(written(spec, seeds=seeds), InferenceConfig(device="cpu"))
 
     return make
 
@@ -55,7 +64,13 @@ def exported(tmp_path_factory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def onnx_model(clinical_spec, opened, exported) -> tuple[Predictor, Path]:
-    """Two members with covariates of every kind, as ONNX."""
-    predictor = opened(clinical_spec, seeds=(1, 2))
+def onnx_bundle(clinical_spec, written) -> Path:
+    """Two members with covariates of every kind."""
+    return written(clinical_spec, seeds=(1, 2))
+
+
+@pytest.fixture(scope="session")
+def onnx_model(onnx_bundle, exported) -> tuple[Predictor, Path]:
+    """That bundle, and its export as ONNX."""
+    predictor = load_predictor(onnx_bundle, InferenceConfig(device="cpu"))
     return predictor, exported(predictor, ONNX)
