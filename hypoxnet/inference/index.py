@@ -84,10 +84,10 @@ class Index:
         """
         finished = {} if mark is None or folder is None else {"mark": mark, "outputs": _looks(folder)}
         line = json.dumps({"key": key, **finished, "row": row}).encode() + b"\n"
-        with self.path.open("ab") as stream:
-            begin = stream.tell()
+        # Unbuffered: where the line went is known only afterwards, should another run append at the same time.
+        with self.path.open("ab", buffering=0) as stream:
             stream.write(line)
-        self.places[key] = begin, len(line)
+            self.places[key] = stream.tell() - len(line), len(line)
 
     def _read(self, key: str) -> Mapping[str, Any] | None:
         place = self.places.get(key)

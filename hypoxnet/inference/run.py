@@ -19,7 +19,8 @@ from hypoxnet.inference.journal import Journal
 from hypoxnet.inference.one_case import Complete, OneCase, as_it_is, keep_if_known
 from hypoxnet.inference.pipeline import run_cases
 from hypoxnet.inference.predictor import Predictor
-from hypoxnet.inference.table import write_table
+from hypoxnet.inference.table import failed_row, finished_row, write_table
+from hypoxnet.inference.writing import read_prediction
 
 TABLE = "predictions.csv"
 JOURNAL = "run.jsonl"
@@ -155,8 +156,18 @@ class _Cohort:
 
     def write(self, records: Sequence[CaseRecord]) -> None:
         """The table, in the order of the manifest."""
-        rows = (self.index.row(record.key) for record in records if record.key in self.told)
+        rows = (self._row(record) for record in records if record.key in self.told)
         write_table((row for row in rows if row is not None), self.predictor.spec, self.output / TABLE)
+
+    def _row(self, record: CaseRecord) -> dict[str, Any] | None:
+        """From the index; if that was taken away meanwhile, from the case's own JSON."""
+        row = self.index.row(record.key)
+        if row is not None:
+            return row
+        if record.key in self.failed:
+            return failed_row(record, CaseError(self.failed[record.key]))
+        content = read_prediction(self.output / record.key, record.key)
+        return None if content is None else finished_row(record, content)
 
 
 # Share of the time that may go into rewriting the table: of a long cohort every case would be most of it.

@@ -340,3 +340,24 @@ def test_a_file_of_the_run_that_was_removed_is_made_again(predictor, cohort, tmp
     run_inference(predictor, cohort, out)
     assert (out / "predictions.csv").read_text().count("\n") == 5
     assert json.loads((out / "summary.json").read_text())["kept"] == 4
+
+
+def test_two_runs_that_append_to_one_index_each_find_their_rows(tmp_path):
+    one, other = Index.open(tmp_path / "index"), Index.open(tmp_path / "index")
+    for number in range(4):
+        one.add(f"A{number}", {"case_id": f"A{number}"})
+        other.add(f"B{number}", {"case_id": f"B{number}", "notes": "x" * number})
+    assert [one.row(f"A{n}") for n in range(4)] == [{"case_id": f"A{n}"} for n in range(4)]
+    assert other.row("B3") == {"case_id": "B3", "notes": "xxx"}
+    assert len(Index.open(tmp_path / "index").places) == 8
+
+
+def test_an_index_that_is_taken_away_while_a_run_goes_on_leaves_the_table_whole(
+    predictor, cohort, tmp_path, monkeypatch
+):
+    cohort[1].channels["FMISO_SUV"].unlink()
+    run_inference(predictor, cohort, tmp_path / "whole")
+    monkeypatch.setattr(Index, "row", lambda self, key: None)
+    run_inference(predictor, cohort, tmp_path / "out")
+    tables = [(tmp_path / name / "predictions.csv").read_bytes() for name in ("whole", "out")]
+    assert tables[0] == tables[1]
