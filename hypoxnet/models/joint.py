@@ -123,7 +123,7 @@ class HypoxNet(nn.Module):
     def volumes(self, probability: Tensor, mask: Tensor) -> Tensor:
         """`read_outs` inside a pooling mask, B 1 D H W, and with a gradient; none where the head reads no volumes."""
         if not self.spec.outcome.volumes:
-            return probability.new_zeros((len(probability), 0))
+            return probability.new_zeros((probability.shape[0], 0))
         inside = probability * mask if self.spec.outcome.pool == "contour" else probability
         tumour_ml = mask.sum(dim=(2, 3, 4)) * self.spec.voxel_ml
         region_ml = inside.sum(dim=(2, 3, 4)) * self.spec.voxel_ml
@@ -134,13 +134,13 @@ class HypoxNet(nn.Module):
     ) -> Tensor:
         """Outputs of the outcome head, of what the windows of a patient add up to; B 0 0 without a head."""
         if self.head is None:
-            return pooled_sum.new_zeros((len(pooled_sum), 0, 0))
+            return pooled_sum.new_zeros((pooled_sum.shape[0], 0, 0))
         outputs: Tensor = self.head(mean_of_pooled(pooled_sum, pooled_weight), read_outs, covariates, covariates_known)
         return outputs
 
     def outcome_of_covariates(self, covariates: Tensor, covariates_known: Tensor) -> Tensor:
         """What `outcome` gives in a model of covariates alone; B P and B P."""
-        nothing = covariates.new_zeros((len(covariates), 0))
+        nothing = covariates.new_zeros((covariates.shape[0], 0))
         return self.outcome(nothing, nothing, nothing, covariates, covariates_known)
 
 
@@ -162,7 +162,7 @@ def mean_of_pooled(pooled_sum: Tensor, pooled_weight: Tensor) -> Tensor:
 def read_outs_of(spec: ModelSpec, tumour_ml: Tensor, region_ml: Tensor) -> Tensor:
     """`HypoxNet.read_outs` from volumes in mL, B 1 and B K; none where the head reads no volumes."""
     if not spec.outcome.volumes:
-        return tumour_ml.new_zeros((len(tumour_ml), 0))
+        return tumour_ml.new_zeros((tumour_ml.shape[0], 0))
     fraction = region_ml / tumour_ml.clamp(min=spec.voxel_ml)
     volumes = torch.log1p(torch.cat([tumour_ml, region_ml], dim=1)) / LOG_VOLUME_SCALE
     return torch.cat([volumes, fraction], dim=1)

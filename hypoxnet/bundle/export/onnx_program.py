@@ -43,7 +43,7 @@ def need_onnx() -> None:
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"ONNX needs {', '.join(missing)}, not installed here; pip install 'hypoxnet[onnx]'")
+        raise ConfigError(f"ONNX needs {', '.join(missing)}; install with: pip install 'hypoxnet[onnx]'")
 
 
 def write_onnx(graph: Graph, path: Path, description: Described) -> None:
@@ -60,11 +60,7 @@ def write_onnx(graph: Graph, path: Path, description: Described) -> None:
         )
     assert program is not None
     model = program.model_proto
-    if model.ByteSize() > LARGEST_BYTES:
-        raise BundleError(
-            f"{path.name} would have {model.ByteSize() / 2**30:.1f} GiB, one file of ONNX holds 2; export fewer "
-            "members, with --weights int8, or --to torch"
-        )
+    refuse_too_large(model.ByteSize(), path)
     _forget_source(model)
     _name_axes(model, graph)
     model.producer_name = "hypoxnet"
@@ -72,6 +68,19 @@ def write_onnx(graph: Graph, path: Path, description: Described) -> None:
     onnx.helper.set_model_props(model, {USE: INTENDED_USE, DESCRIPTION: as_text(description)})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
+
+
+def refuse_too_large(size_bytes: int, path: Path) -> None:
+    """One file holds a graph with its weights, or there is none.
+
+    Raises:
+        BundleError: More than one file of ONNX can hold.
+    """
+    if size_bytes > LARGEST_BYTES:
+        raise BundleError(
+            f"{path.name} would have {size_bytes / 2**30:.1f} GiB, one file of ONNX holds 2; export fewer members, "
+            "with --weights int8, or --to torch"
+        )
 
 
 def onnx_runner(path: Path, graph: Graph) -> Runner:

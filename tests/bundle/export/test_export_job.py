@@ -115,7 +115,7 @@ def test_export_without_the_extra_writes_nothing(onnx_bundle, tmp_path, monkeypa
     monkeypatch.setattr(onnx_program.importlib.util, "find_spec", lambda name: None)
     assert main(["export", str(onnx_bundle), "--to", "onnx", "--output", str(tmp_path / "e")]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "ONNX needs onnx, onnxscript, onnxruntime, not installed here; pip install 'hypoxnet[onnx]'"
+        "ONNX needs onnx, onnxscript, onnxruntime; install with: pip install 'hypoxnet[onnx]'"
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -15,6 +15,7 @@ import pytest
 from hypoxnet.bundle.export.onnx_program import ONNX
 from hypoxnet.cases import CaseRecord
 from hypoxnet.inference.predictor import Predictor
+from hypoxnet.models.config import ModelConfig
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "docs" / "how-to" / "onnx_case.py"
@@ -67,6 +68,27 @@ def assert_same(model: tuple[Predictor, Path], record: CaseRecord, output: Path)
 def test_the_page_prints_the_script_that_is_tested_here():
     page = (ROOT / "docs" / "how-to" / "onnx.md").read_text(encoding="utf-8")
     assert f"```python\n{SCRIPT.read_text(encoding='utf-8')}```" in page
+
+
+def test_the_short_example_of_the_page_runs(model, tmp_path):
+    page = (ROOT / "docs" / "how-to" / "onnx.md").read_text(encoding="utf-8")
+    section = page[page.index("## One window") : page.index("## A whole case")]
+    code = section[section.index("```python\n") + 10 : section.rindex("```")]
+    (tmp_path / "exported").symlink_to(model[1])
+    shown = "print(pred.shape, incidence.shape, float(pred.max()) <= 1)"
+    done = subprocess.run(
+        [sys.executable, "-c", code + shown], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "(1, 1, 16, 16, 16) (1, 2, 4) True"
+
+
+def test_a_model_of_covariates_alone(clinical_spec, opened, exported, tmp_path):
+    model = replace(clinical_spec.model, backbone=ModelConfig(backbone="none"), channels=0, regions=0)
+    settings = replace(clinical_spec.settings, channels=(), norms=(), regions=())
+    predictor = opened(replace(clinical_spec, model=model, settings=settings))
+    export = exported(predictor, ONNX)
+    assert sorted(path.name for path in export.glob("*.onnx")) == ["covariates.onnx"]
+    assert_same((predictor, export), CaseRecord("P1", covariates={"age": 71.0, "subsite": 3.0}), tmp_path)
 
 
 def test_a_case_of_two_channels_on_two_grids(model, case, tmp_path):

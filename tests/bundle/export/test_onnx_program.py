@@ -15,8 +15,7 @@ from hypoxnet.bundle.export import onnx_program
 from hypoxnet.bundle.export.description import AXES, MEANING
 from hypoxnet.bundle.export.folder import read_export
 from hypoxnet.bundle.export.formats import Precision
-from hypoxnet.bundle.export.graphs import graphs_of
-from hypoxnet.bundle.export.onnx_program import DESCRIPTION, ONNX, USE, _quiet, need_onnx
+from hypoxnet.bundle.export.onnx_program import DESCRIPTION, ONNX, USE, _quiet, need_onnx, refuse_too_large
 from hypoxnet.bundle.export.precision import BFLOAT16, FLOAT32, INT8
 from hypoxnet.bundle.schema import INTENDED_USE
 from hypoxnet.errors import BundleError, ConfigError
@@ -88,19 +87,14 @@ def test_a_graph_of_other_numbers_is_refused_and_nothing_is_written(onnx_model, 
 
 def test_without_the_extra_the_remedy_is_said(monkeypatch):
     monkeypatch.setattr(onnx_program.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else name)
-    with pytest.raises(
-        ConfigError, match=r"ONNX needs onnxruntime, not installed here; pip install 'hypoxnet\[onnx\]'"
-    ):
+    with pytest.raises(ConfigError, match=r"ONNX needs onnxruntime; install with: pip install 'hypoxnet\[onnx\]'"):
         need_onnx()
 
 
-def test_more_than_one_file_can_hold_is_refused(onnx_model, monkeypatch, tmp_path):
-    predictor, _ = onnx_model
-    outcome = graphs_of(predictor.spec, predictor.models)[1]
-    monkeypatch.setattr(onnx_program, "LARGEST_BYTES", 1000)
-    with pytest.raises(BundleError, match="one file of ONNX holds 2; export fewer members"):
-        onnx_program.write_onnx(outcome, tmp_path / "outcome.onnx", {})
-    assert not (tmp_path / "outcome.onnx").exists()
+def test_more_than_one_file_can_hold_is_refused(tmp_path):
+    refuse_too_large(2**31 - 1, tmp_path / "network.onnx")
+    with pytest.raises(BundleError, match=r"network\.onnx would have 3\.0 GiB, one file of ONNX holds 2; export fewer"):
+        refuse_too_large(3 * 2**30, tmp_path / "network.onnx")
 
 
 def test_what_the_exporter_says_is_silenced_and_nothing_else(caplog):
