@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+from hypoxnet.bundle.bounds import shortened
 from hypoxnet.bundle.schema import INTENDED_USE, METADATA, BundleSpec
 from hypoxnet.errors import BundleError
 from hypoxnet.quantities import covariate, quantity
@@ -80,13 +81,14 @@ def check_metadata(content: Mapping[str, Any]) -> None:
     missing = [key for key in REQUIRED if key not in content]
     formats = content.get("network_data_format", {})
     for side in ("inputs", "outputs"):
-        if side not in formats:
+        tensors = formats.get(side) if isinstance(formats, Mapping) else None
+        if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Mapping) for tensor in tensors.values()):
             missing.append(f"network_data_format.{side}")
             continue
-        for name, tensor in formats[side].items():
+        for name, tensor in tensors.items():
             missing += [f"network_data_format.{side}.{name}.{key}" for key in REQUIRED_OF_TENSOR if key not in tensor]
     if missing:
-        raise BundleError(f"{METADATA} lacks {', '.join(missing)}")
+        raise BundleError(f"{METADATA} lacks {shortened(', '.join(missing), 300)}")
 
 
 def _inputs(spec: BundleSpec) -> dict[str, Any]:

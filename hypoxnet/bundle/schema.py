@@ -16,10 +16,13 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+from hypoxnet.bundle.bounds import check_content, shortened
 from hypoxnet.cases import CENSORED, DEATH, END_POINTS, FAILURE, CaseRecord
 from hypoxnet.errors import BundleError, ConfigError, HypoxNetError
 from hypoxnet.files import finite
+from hypoxnet.maps.config import SETTINGS
 from hypoxnet.models.spec import ModelSpec
+from hypoxnet.transforms.covariates import CovariateTerm
 from hypoxnet.transforms.settings import PrepareSettings
 
 FORMAT = "hypoxnet-bundle"
@@ -142,7 +145,8 @@ class BundleSpec:
         """
         check_format(content)
         try:
-            return cls(
+            check_content(content)
+            spec = cls(
                 name=str(content["name"]),
                 model=ModelSpec.from_json(content["model"]),
                 settings=PrepareSettings.from_json(content["settings"]),
@@ -155,13 +159,14 @@ class BundleSpec:
                 provenance=dict(content["provenance"]),
                 digest=digest,
             )
+            _check_terms(spec.settings.terms)
+            _check_maps(spec.maps)
         except KeyError as error:
             raise BundleError(f"{SPEC} lacks {error}; the bundle was made by hand or by another program") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, BundleError):
-                raise
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
             reason = str(error) if isinstance(error, HypoxNetError) else f"{type(error).__name__}: {error}"
-            raise BundleError(f"{SPEC} cannot be used: {reason}") from error
+            raise BundleError(f"{SPEC} cannot be used: {shortened(reason, 300)}") from error
+        return spec
 
 
 def check_format(content: object) -> None:
@@ -178,6 +183,19 @@ def check_format(content: object) -> None:
             f"{SPEC} has format version {version!r}, this HypoxNet reads 1 to {FORMAT_VERSION}; "
             "install the version that wrote the bundle, or a newer one"
         )
+
+
+def _check_terms(terms: Sequence[CovariateTerm]) -> None:
+    for term in terms:
+        if not len(term.means) == len(term.sds) == len(term.columns):
+            raise BundleError(f"{term.name} has {len(term.columns)} columns, and means and deviations of others")
+
+
+def _check_maps(maps: Mapping[str, Any]) -> None:
+    for name, values in maps.items():
+        if name not in SETTINGS:
+            raise BundleError(f"maps.{shortened(name)} is not known, known are {', '.join(SETTINGS)}")
+        SETTINGS[name](**values)
 
 
 def cohort_counts(records: Sequence[CaseRecord]) -> dict[str, Any]:

@@ -7,10 +7,9 @@ A backbone is a module with `pooled_features` (features of each map it offers fo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
-import torch
 from monai.networks import nets
 from torch import Tensor, nn
 
@@ -44,10 +43,18 @@ class MonaiBackbone(nn.Module):
         stem_features: Features of the stem.
         multiple: Sizes must be multiples of this; windows are padded to it, and to twice as much at least, since a
             single voxel at the bottleneck could not be normalised.
+        pooled: Features of the bottleneck's output.
     """
 
     def __init__(
-        self, network: nn.Module, bottleneck: nn.Module, *, channels: int, stem_features: int, multiple: int
+        self,
+        network: nn.Module,
+        bottleneck: nn.Module,
+        *,
+        channels: int,
+        stem_features: int,
+        multiple: int,
+        pooled: int,
     ) -> None:
         super().__init__()
         self.stem = PresenceStem(channels, stem_features)
@@ -55,25 +62,16 @@ class MonaiBackbone(nn.Module):
         self.multiple = multiple
         self._bottleneck: list[Tensor] = []
         bottleneck.register_forward_hook(self._keep)
-        self.pooled_features = (self._measure(stem_features),)
+        # Said, not measured: a forward pass at every start would cost seconds.
+        self.pooled_features = (pooled,)
 
     def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self._bottleneck.append(output[-1] if isinstance(output, (list, tuple)) else output)
 
-    def _measure(self, stem_features: int) -> int:
-        side = 2 * self.multiple
-        training = self.training
-        with torch.no_grad():
-            self.eval()(torch.zeros(1, stem_features, side, side, side), None)
-        self.train(training)
-        return int(self._bottleneck.pop().shape[1])
-
-    def forward(self, images: Tensor, presence: Tensor | None) -> Features:
+    def forward(self, images: Tensor, presence: Tensor) -> Features:
         """B C D H W and B C to logits and the bottleneck's features."""
         padded = pad_to_multiple(images, self.multiple, minimum=2 * self.multiple)
-        logits = self.network(padded if presence is None else self.stem(padded, presence))
-        if presence is None:
-            return Features(logits, (), ())
+        logits = self.network(self.stem(padded, presence))
         return Features(crop_to(logits, images.shape[2:]), (), (self._bottleneck.pop(),))
 
 
@@ -89,8 +87,14 @@ def _segresnet(config: ModelConfig, channels: int, regions: int) -> Backbone:
         blocks_up=(1,) * (len(blocks) - 1),
         **config.options,
     )
+    coarsest = 2 ** (len(blocks) - 1)
     return MonaiBackbone(
-        network, network.down_layers[-1], channels=channels, stem_features=width, multiple=2 ** (len(blocks) - 1)
+        network,
+        network.down_layers[-1],
+        channels=channels,
+        stem_features=width,
+        multiple=coarsest,
+        pooled=width * coarsest,
     )
 
 
@@ -108,7 +112,12 @@ def _dynunet(config: ModelConfig, channels: int, regions: int) -> Backbone:
         **options,
     )
     return MonaiBackbone(
-        network, network.bottleneck, channels=channels, stem_features=width, multiple=2 ** (levels - 1)
+        network,
+        network.bottleneck,
+        channels=channels,
+        stem_features=width,
+        multiple=2 ** (levels - 1),
+        pooled=config.features[-1],
     )
 
 
@@ -116,7 +125,8 @@ def _swin_unetr(config: ModelConfig, channels: int, regions: int) -> Backbone:
     width = config.features[0]
     options = {"feature_size": 12 * max(1, width // 12), **config.options}
     network = nets.SwinUNETR(in_channels=width, out_channels=regions, **options)
-    return MonaiBackbone(network, network.encoder10, channels=channels, stem_features=width, multiple=32)
+    pooled = 16 * int(options["feature_size"])
+    return MonaiBackbone(network, network.encoder10, channels=channels, stem_features=width, multiple=32, pooled=pooled)
 
 
 def _mednext(config: ModelConfig, channels: int, regions: int) -> Backbone:
@@ -131,7 +141,15 @@ def _mednext(config: ModelConfig, channels: int, regions: int) -> Backbone:
         blocks_up=down[::-1],
         **{"kernel_size": 3, "use_residual_connection": True, **config.options},
     )
-    return MonaiBackbone(network, network.bottleneck, channels=channels, stem_features=width, multiple=2 ** len(down))
+    coarsest = 2 ** len(down)
+    return MonaiBackbone(
+        network,
+        network.bottleneck,
+        channels=channels,
+        stem_features=width,
+        multiple=coarsest,
+        pooled=width * coarsest,
+    )
 
 
 def _residual_unet(config: ModelConfig, channels: int, regions: int) -> Backbone:
@@ -152,18 +170,34 @@ BUILDERS: dict[str, Builder] = {
 assert tuple(BUILDERS) == BACKBONES
 
 
-def known_builders() -> dict[str, Builder]:
-    """Ours and MONAI's, and those that other packages register under `hypoxnet.backbones`.
+def others_backbones() -> dict[str, EntryPoint]:
+    """Backbones that other installed packages register under `hypoxnet.backbones`; none of their code is run here.
 
     Raises:
-        ConfigError: Two builders have the same name.
+        ConfigError: Two backbones have the same name.
     """
-    builders = dict(BUILDERS)
+    found: dict[str, EntryPoint] = {}
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name in builders:
+        if point.name in BUILDERS or point.name in found:
             raise ConfigError(f"the backbone {point.name} of {point.value} has a name that is taken; rename it")
-        builders[point.name] = point.load()
-    return builders
+        found[point.name] = point
+    return found
+
+
+def builder_of(name: str) -> Builder:
+    """The builder of a backbone: ours, MONAI's, or that of another package, which is imported only if it is named.
+
+    Raises:
+        ConfigError: No backbone has that name.
+    """
+    if name in BUILDERS:
+        return BUILDERS[name]
+    others = others_backbones()
+    if name not in others:
+        known = [*BUILDERS, *others]
+        raise ConfigError(f"model.backbone is {name!r}, known are {', '.join(known)}{suggestion(name, known)}")
+    builder: Builder = others[name].load()
+    return builder
 
 
 def build_backbone(config: ModelConfig, *, channels: int, regions: int) -> Backbone:
@@ -172,14 +206,9 @@ def build_backbone(config: ModelConfig, *, channels: int, regions: int) -> Backb
     Raises:
         ConfigError: No backbone has that name, or it refuses its options.
     """
-    builders = known_builders()
-    if config.backbone not in builders:
-        raise ConfigError(
-            f"model.backbone is {config.backbone!r}, known are {', '.join(builders)}"
-            f"{suggestion(config.backbone, builders)}"
-        )
+    builder = builder_of(config.backbone)
     try:
-        return builders[config.backbone](config, channels, regions)
+        return builder(config, channels, regions)
     except (TypeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise

@@ -5,6 +5,7 @@ Axis legend: C channels, i j k voxels of a file's own grid, D H W voxels of the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -19,6 +20,9 @@ from hypoxnet.errors import CaseError
 from hypoxnet.geometry import Grid
 from hypoxnet.images import Volume
 
+# 2 GB for each channel; a body of 2 m at 1 mm has fewer.
+MOST_VOXELS = 2**29
+
 
 class WorkingGrid:
     """The reference channel's extent, in RAS+ orientation at the working spacing.
@@ -26,9 +30,19 @@ class WorkingGrid:
     Args:
         reference: Volume whose grid is the patient's reference grid.
         spacing_mm: Spacing of the working grid.
+
+    Raises:
+        CaseError: The working grid would have more than `MOST_VOXELS`.
     """
 
     def __init__(self, reference: Volume, *, spacing_mm: Sequence[float]) -> None:
+        voxels = math.prod(reference.grid.shape) * reference.grid.voxel_ml * 1000.0 / math.prod(spacing_mm)
+        if voxels > MOST_VOXELS:
+            raise CaseError(
+                f"{reference.grid.describe()} at the working spacing of {' x '.join(f'{s:g}' for s in spacing_mm)} mm "
+                f"would have {voxels:.2g} voxels, at most {MOST_VOXELS} are made; crop the images, or train at a "
+                "coarser data.spacing_mm"
+            )
         self.reference = reference
         # Centres of the outer voxels are kept, values beyond them are those of the border.
         self._spacing = Spacing(tuple(spacing_mm), mode="bilinear", padding_mode="border")

@@ -10,8 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hypoxnet.bundle.read import load_strictly, read_bundle, read_weights
+from hypoxnet.bundle.read import load_strictly, read_bundle
 from hypoxnet.bundle.schema import CHECKSUMS, METADATA, SPEC, weights_name
+from hypoxnet.bundle.weights import read_weights
 from hypoxnet.bundle.write import save_weights, write_bundle
 from hypoxnet.errors import BundleError
 from hypoxnet.files import sha256_of
