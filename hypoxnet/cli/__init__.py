@@ -11,6 +11,7 @@ from hypoxnet import __version__
 from hypoxnet.cli.dicom import add_import, add_to_dicom
 from hypoxnet.cli.export import add_export
 from hypoxnet.cli.map import add_map
+from hypoxnet.cli.merge import add_merge
 from hypoxnet.cli.phantom import add_phantom
 from hypoxnet.errors import HypoxNetError
 
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     add_import(verbs)
     add_to_dicom(verbs)
     add_export(verbs)
+    add_merge(verbs)
     return parser
 
 

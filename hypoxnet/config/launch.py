@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -91,8 +92,28 @@ def check_overrides(overrides: Sequence[str], config: object, groups: Mapping[st
                 raise ConfigError(
                     f"{key}={value} is not known, choices are {', '.join(groups[key])}{suggestion(value, groups[key])}"
                 )
+        elif key.startswith("hydra/"):
+            continue  # a group of Hydra's own
         elif key not in keys and not any(key.startswith(f"{parent}.") for parent in (*keys, "hydra")):
             raise ConfigError(f"{key} is not a setting{suggestion(key, [*keys, *groups])} (--help lists every setting)")
+
+
+def refuse_without_launcher(arguments: Sequence[str]) -> None:
+    """Refuse a launcher of another package before Hydra does, whose answer lists what it has.
+
+    Raises:
+        ConfigError: The launcher is asked for and not installed.
+    """
+    asked = next((argument for argument in arguments if argument.startswith("hydra/launcher=submitit")), None)
+    if asked is None:
+        return
+    try:
+        import hydra_plugins.hydra_submitit_launcher  # noqa: F401 (only whether it is there)
+    except ImportError as error:
+        raise ConfigError(
+            f"{asked} needs hydra-submitit-launcher, which is not installed; install it with: "
+            "pip install 'hypoxnet[cluster]'"
+        ) from error
 
 
 def launch(configs: Path, name: str, schema: type[Config], job: Callable[[Config], int]) -> None:
@@ -110,6 +131,7 @@ def launch(configs: Path, name: str, schema: type[Config], job: Callable[[Config
         return
     try:
         check_overrides(sys.argv[1:], schema(), groups)
+        refuse_without_launcher(sys.argv[1:])
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -121,6 +143,7 @@ def _compose_and_run(configs: Path, name: str, schema: type[Config], job: Callab
     from hydra.core.config_store import ConfigStore
 
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    several = bool(set(sys.argv[1:]) & {"--multirun", "-m"})
     status = 2  # Hydra ends the process with 1 when it cannot compose: for the user that is bad input
 
     def run(composed: DictConfig) -> None:
@@ -134,9 +157,32 @@ def _compose_and_run(configs: Path, name: str, schema: type[Config], job: Callab
         except KeyboardInterrupt:
             print("interrupted; the same command with the same output folder goes on", file=sys.stderr)
             status = 130
+        if several and status:
+            # The only thing that comes back from a job on another machine.
+            raise ConfigError(f"a job of several ended with status {status}; its own words stand above or in its log")
 
+    started = main(version_base="1.3", config_path=str(configs.resolve()), config_name=name)(run)
+    if several:
+        return _run_several(started)
     try:
-        main(version_base="1.3", config_path=str(configs.resolve()), config_name=name)(run)()
+        started()
     except SystemExit as stop:
         return status if stop.code else 0
     return 0 if set(sys.argv[1:]) & {"--cfg", "-c", "--info", "-i", "--hydra-help"} else status
+
+
+def _run_several(started: Callable[[], object]) -> int:
+    """Run every job of a `--multirun`, wherever its launcher puts them; 0 when all ended well."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here in place of a page from Hydra
+    try:
+        started()
+    except HypoxNetError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; jobs that a scheduler runs go on", file=sys.stderr)
+        return 130
+    except Exception as error:  # noqa: BLE001 (of Hydra, its launcher, or a job whose process was killed)
+        print(f"{' '.join(str(error).split())}; the same command goes on", file=sys.stderr)
+        return 2
+    return 0

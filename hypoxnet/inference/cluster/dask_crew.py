@@ -57,7 +57,7 @@ def open_crew(config: ClusterConfig) -> Iterator[DaskCrew]:
 
     if config.workers:
         with _local(config) as cluster, Client(cluster, set_as_default=False) as client:
-            yield DaskCrew(client)
+            yield from _crew(client)
         return
     file = Path(config.scheduler).expanduser()
     place: dict[str, Any] = {"scheduler_file": str(file)} if file.is_file() else {"address": config.scheduler}
@@ -69,7 +69,15 @@ def open_crew(config: ClusterConfig) -> Iterator[DaskCrew]:
             "`dask scheduler`, or let cluster.workers=N start processes here"
         ) from error
     with client:
-        yield DaskCrew(client)
+        yield from _crew(client)
+
+
+def _crew(client: Client) -> Iterator[DaskCrew]:
+    crew = DaskCrew(client)
+    try:
+        yield crew
+    finally:
+        crew.over = True
 
 
 @contextmanager
@@ -118,6 +126,7 @@ class DaskCrew:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self.over = False
         self._some_done = threading.Event()
 
     def members(self) -> Collection[str]:
@@ -167,7 +176,8 @@ class DaskCrew:
         try:
             self.client.restart_workers([member], timeout=RESTART_S, raise_for_error=False)
         except Exception as error:  # noqa: BLE001 (whatever a machine that is gone makes of it, the run goes on)
-            log.warning("%s could not be restarted: %s", member, _line(error))
+            if not self.over:
+                log.warning("%s could not be restarted: %s", member, _line(error))
 
 
 def _line(error: BaseException) -> str:

@@ -59,11 +59,13 @@ def run_shard(
 
     Raises:
         CaseError: Two records have the same key, or a key cannot be the name of a folder.
+        ConfigError: The folder has parts of another way to cut a cohort.
     """
     check_keys(records)
     place = shard_folder(output, shard)
     place.mkdir(parents=True, exist_ok=True)
     (place / PART).unlink(missing_ok=True)
+    unfinished(output)  # parts of another cut are refused now, not when this one is done
     tally = Tally(predictor, shard.part(records), output, place)
     left = list(tally.records) if recompute else _not_finished(tally, complete)
     about = {"bundle": predictor.spec.digest, "shard": f"{shard.number}/{shard.of}"}
