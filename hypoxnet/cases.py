@@ -195,6 +195,8 @@ class Prediction:
         months: Right edges of the intervals; (inf,) for a yes/no end point.
         read_outs: Everything else that goes into the JSON of the case (volumes in mL, channels present, repairs).
         attribution: Channel to what it adds to the risk, i j k, float32, log-odds per mL; empty unless asked for.
+        deviation: Region to the standard deviation of its probability over members and mirror images, i j k, float32;
+            empty unless asked for.
     """
 
     key: str
@@ -205,3 +207,4 @@ class Prediction:
     months: tuple[float, ...]
     read_outs: Mapping[str, Any]
     attribution: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    deviation: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)

@@ -341,6 +341,9 @@ CONTENT = Fields(
         "name": Text(empty=False),
         "version": Text(50),
         "members": _whole(1, MOST_MEMBERS),
+        "temperatures": Many(Many(Number(1e-3, 1e3), 100), MOST_MEMBERS),
+        # Nine rows of some thousand features for each member.
+        "typical": Many(Plain(200_000, largest=1e12), MOST_MEMBERS),
         "model": MODEL,
         "settings": SETTINGS,
         # Windows that overlap by more than this are so many that a case takes days.

@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 from hypoxnet.bundle.bounds import check_content, shortened
+from hypoxnet.bundle.typical import Typical
 from hypoxnet.cases import CENSORED, DEATH, END_POINTS, FAILURE, CaseRecord
 from hypoxnet.errors import BundleError, ConfigError, HypoxNetError
 from hypoxnet.files import finite
@@ -32,6 +33,9 @@ METADATA = "configs/metadata.json"
 SPEC = "configs/hypoxnet.json"
 CARD = "docs/README.md"
 CHECKSUMS = "checksums.json"
+
+# Members that say what their training patients look like; further ones of a large ensemble are not asked.
+MOST_TYPICAL = 8
 
 INTENDED_USE = "research use only; not a medical device, not for diagnosis or treatment decisions"
 
@@ -80,6 +84,9 @@ class BundleSpec:
         inference: Overlap, mirroring, threshold.
         maps: How raw series become channels; empty when every channel came as a file.
         members: Number of networks whose predictions are averaged.
+        temperatures: Per member, per region, what log-odds are divided by before they become probabilities; empty where
+            none were fitted. The outcome head reads the volumes of probabilities as they were in training, without.
+        typical: Per member, what its training patients look like; empty where that is not known.
         version: Version of the model.
         cohort: Whom it was trained on, as counts (`cohort_counts`): no identifiers, no names of hospitals.
         metrics: Figures on withheld patients; `{value, low, high}` each.
@@ -93,6 +100,8 @@ class BundleSpec:
     inference: InferenceDefaults = InferenceDefaults()
     maps: Mapping[str, Any] = field(default_factory=dict)
     members: int = 1
+    temperatures: tuple[tuple[float, ...], ...] = ()
+    typical: tuple[Typical | None, ...] = ()
     version: str = "1.0.0"
     cohort: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -109,6 +118,26 @@ class BundleSpec:
         ):
             if of_model != of_settings:
                 raise BundleError(f"{self.name}: the model has {of_model} {what}, its preparation {of_settings}")
+        self._check_calibration()
+
+    def _check_calibration(self) -> None:
+        for what, given in (("temperatures", self.temperatures), ("typical", self.typical)):
+            if given and len(given) != self.members:
+                raise BundleError(f"{self.name}: {what} are of {len(given)} members, there are {self.members}")
+        regions = len(self.settings.region_names)
+        for row in self.temperatures:
+            if len(row) != regions or not all(temperature > 0 for temperature in row):
+                raise BundleError(f"{self.name}: a member has the temperatures {row}, {regions} above 0 are needed")
+
+    @property
+    def every_temperature(self) -> tuple[tuple[float, ...], ...]:
+        """Per member, per region; 1 where none were fitted."""
+        return self.temperatures or ((1.0,) * len(self.settings.region_names),) * self.members
+
+    @property
+    def calibrated(self) -> bool:
+        """Some temperature is not 1."""
+        return any(temperature != 1.0 for row in self.temperatures for temperature in row)
 
     @property
     def causes(self) -> tuple[str, ...]:
@@ -129,6 +158,8 @@ class BundleSpec:
             "regions": list(self.settings.region_names),
             "causes": list(self.causes),
             "inference": asdict(self.inference),
+            "temperatures": [list(row) for row in self.temperatures],
+            "typical": [{} if one is None else one.to_json() for one in self.typical],
             "maps": dict(self.maps),
             "cohort": dict(self.cohort),
             "metrics": dict(self.metrics),
@@ -153,6 +184,8 @@ class BundleSpec:
                 inference=InferenceDefaults(**content["inference"]),
                 maps=dict(content.get("maps", {})),
                 members=int(content["members"]),
+                temperatures=tuple(tuple(map(float, row)) for row in content.get("temperatures", ())),
+                typical=tuple(Typical.from_json(one) if one else None for one in content.get("typical", ())),
                 version=str(content["version"]),
                 cohort=dict(content["cohort"]),
                 metrics=dict(content["metrics"]),
@@ -167,6 +200,23 @@ class BundleSpec:
             reason = str(error) if isinstance(error, HypoxNetError) else f"{type(error).__name__}: {error}"
             raise BundleError(f"{SPEC} cannot be used: {shortened(reason, 300)}") from error
         return spec
+
+
+def of_all_members(specs: Sequence[BundleSpec]) -> dict[str, Any]:
+    """`members`, `temperatures` and `typical` of the members of all bundles as one.
+
+    Args:
+        specs: In the order of their weights.
+    """
+    fitted = any(spec.temperatures for spec in specs)
+    known = [one for spec in specs for one in spec.typical or (None,) * spec.members]
+    # Some 100 kB each in a description that may have 4 MB.
+    known[MOST_TYPICAL:] = [None] * len(known[MOST_TYPICAL:])
+    return {
+        "members": len(known),
+        "temperatures": tuple(row for spec in specs for row in spec.every_temperature) if fitted else (),
+        "typical": tuple(known) if any(known) else (),
+    }
 
 
 def check_format(content: object) -> None:

@@ -22,6 +22,8 @@ class InferenceConfig:
         mirror: Average over mirrored images (all flips); null takes the bundle's.
         threshold: Probability at and above which a voxel belongs to a region; null takes the bundle's.
         device: `auto`, `cpu`, `cuda`, `cuda:1` ...
+        spread: Write a map of the standard deviation over members and mirror images, per region: as many bytes again as
+            the probabilities, which is why nobody gets it unasked. The numbers are always told.
         recompute: Predict finished cases again.
         explain: Write where the risk comes from: a map per channel, and parts in the JSON of the case.
         explain_by: `integrated_gradients`, whose parts add up, or `ablation`, which leaves each part out in turn.
@@ -33,6 +35,7 @@ class InferenceConfig:
     mirror: bool | None = None
     threshold: float | None = None
     device: str = "auto"
+    spread: bool = False
     recompute: bool = False
     explain: bool = False
     explain_by: str = EXPLANATIONS[0]

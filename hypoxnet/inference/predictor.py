@@ -9,28 +9,40 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hypoxnet.bundle.read import load_strictly, read_bundle
-from hypoxnet.bundle.schema import BundleSpec, InferenceDefaults, weights_name
+from hypoxnet.bundle.read import read_networks
+from hypoxnet.bundle.schema import BundleSpec, InferenceDefaults
 from hypoxnet.cases import CaseRecord, Prediction, Sample
 from hypoxnet.errors import CaseError
 from hypoxnet.files import sha256_of
+from hypoxnet.inference.applied import Applied, Together, said_by, temperatures_of, whole
 from hypoxnet.inference.attribution import Explanation, check_explainable, explain_case, no_contour
 from hypoxnet.inference.batching import measured_batch, memory_of, most_on
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.covariates import cohort_incidence, needed_alone, predict_alone
 from hypoxnet.inference.device import cases_ahead_on, choose_device
-from hypoxnet.inference.read_outs import Risk, describe, on_reference_grid, report_months
-from hypoxnet.inference.windows import Box, Encoding, Sliding, probability_by_windows, surroundings
+from hypoxnet.inference.read_outs import Risk, describe, native_values, on_reference_grid, report_months
+from hypoxnet.inference.spread import Members, Passes, no_spread
+from hypoxnet.inference.unlike import unlike_training
+from hypoxnet.inference.windows import (
+    Box,
+    Encoding,
+    Sliding,
+    passes,
+    passes_by_windows,
+    probability_by_windows,
+    surroundings,
+)
 from hypoxnet.maps.reference_region import ratio_hint
-from hypoxnet.models.build import build_model
 from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.models.joint import HypoxNet
 from hypoxnet.transforms.prepare import PreparedCase, prepare
@@ -38,29 +50,7 @@ from hypoxnet.transforms.prepare import PreparedCase, prepare
 log = logging.getLogger(__name__)
 
 # Raise it when the same bundle and files would give other numbers: finished cases are then predicted again.
-VERSION = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What the networks say about one sample, averaged over the ensemble.
-
-    Args:
-        inside: K d h w, probability inside `box`, on the device.
-        box: What was looked at; outside it every probability is 0.
-        shape: D H W of the working grid.
-        incidence: J (T + 1), at the interval edges and at the horizon; None without an outcome head.
-    """
-
-    inside: Tensor
-    box: Box
-    shape: tuple[int, int, int]
-    incidence: Tensor | None
-
-    @property
-    def probability(self) -> Tensor:
-        """K D H W, of the whole working grid."""
-        return _whole(self.inside, self.box, self.shape)
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +81,8 @@ class Predictor:
         alone = spec.model.backbone.backbone == NO_BACKBONE
         self.device = choose_device("cpu" if alone else config.device)
         self.models = tuple(model.to(self.device).eval() for model in models)
+        self.temperatures = temperatures_of(spec, self.device)
+        self.spread = config.spread
         self.choices = InferenceDefaults(**{**asdict(spec.inference), **config.chosen()})
         # None until the first case: its measurement needs the device.
         self.windows_per_batch = config.windows_per_batch
@@ -202,11 +194,14 @@ class Predictor:
 
     @torch.inference_mode()
     def _predict(self, record: CaseRecord, case: PreparedCase, explanation: Explanation | None) -> Prediction:
-        applied = self.apply(case.sample)
+        members = self._members(case)
+        applied = self.apply(case.sample, members)
         native = on_reference_grid(
             applied.inside, applied.box, case, settings=self.spec.settings, threshold=self.choices.threshold
         )
         risk = Risk.of(self.spec, applied.incidence)
+        said = describe(self.spec, record, case=case, native=native, risk=risk, choices=self.choices)
+        said |= self._doubts(case, applied, members, said["notes"])
         return Prediction(
             key=record.key,
             grid=case.reference,
@@ -214,11 +209,32 @@ class Predictor:
             mask=native.mask,
             incidence=risk.incidence,
             months=self.spec.model.edges_months if risk.incidence else (),
-            read_outs=self._with_explanation(
-                describe(self.spec, record, case=case, native=native, risk=risk, choices=self.choices), explanation
-            ),
+            read_outs=self._with_explanation(said, explanation),
             attribution={} if explanation is None else explanation.maps,
+            deviation=self._deviation(case, applied, native.tumour if native.restricted else None),
         )
+
+    def _members(self, case: PreparedCase) -> Members:
+        return Members(case, self.spec.settings, self.choices.threshold, several=len(self.models) > 1)
+
+    def _doubts(self, case: PreparedCase, applied: Applied, members: Members, notes: list[str]) -> dict[str, Any]:
+        """How far members are apart, and whether the case is unlike those that trained them."""
+        looks = len(self.models) * len(passes(self.sliding))
+        at_horizon = [incidence[:, -1].tolist() for incidence in applied.by_member]
+        alone = [no_spread()] if self.spread and looks == 1 else []
+        return {
+            "spread": members.describe(self.spec, at_horizon, passes=looks),
+            "unlike_training": unlike_training(self.spec, case.sample, applied.pooled),
+            "notes": [*notes, *alone],
+        }
+
+    def _deviation(
+        self, case: PreparedCase, applied: Applied, within: NDArray[np.bool_] | None
+    ) -> dict[str, NDArray[np.float32]]:
+        if applied.deviation is None:
+            return {}
+        native = native_values(applied.deviation, applied.box, case, within=within).cpu().numpy()
+        return dict(zip(self.spec.settings.region_names, native, strict=True))
 
     def _with_explanation(self, read_outs: dict[str, Any], explanation: Explanation | None) -> Mapping[str, Any]:
         if self.explain_by is None:
@@ -227,36 +243,38 @@ class Predictor:
             return {**read_outs, "explanation": None, "notes": [*read_outs["notes"], no_contour(self.spec)]}
         return {**read_outs, "explanation": explanation.summary}
 
-    def apply(self, sample: Sample) -> Applied:
-        """Probabilities and incidences, averaged over the models (and mirrored images)."""
+    def apply(self, sample: Sample, members: Members | None = None) -> Applied:
+        """Probabilities and incidences, averaged over the models (and mirrored images); `members` is told of each."""
         box = self._box(sample)
-        inside, incidence = None, None
-        for model in self.models:
-            encoding = self._encode_box(model, sample, box)
-            part = encoding.segmentation / len(self.models)
-            inside = part if inside is None else inside.add_(part)
-            risk = self._incidence(model, sample, encoding, box)
-            if risk is not None:
-                incidence = risk / len(self.models) + (0.0 if incidence is None else incidence)
-        assert inside is not None
-        return Applied(inside[0], box, sample.grid.shape, incidence)
+        together, deviation = Together(len(self.models)), Passes() if self.spread else None
+        for place, model in enumerate(self.models):
+            logits = passes_by_windows(model, **self._windows_of(sample, box))
+            said = said_by(logits, self.temperatures[place], deviation)
+            if members is not None:
+                members.add(said.probability[0], box)
+            together.add(said, self._incidence(model, sample, said.encoding, box))
+        return together.applied(box, sample.grid.shape, deviation)
+
+    def logits(self, model: HypoxNet, sample: Sample) -> tuple[Box, Iterator[Encoding]]:
+        """Uncalibrated logits of one model inside a box, of the case and of its mirror images upright again."""
+        box = self._box(sample)
+        return box, passes_by_windows(model, **self._windows_of(sample, box))
 
     def encode(self, model: HypoxNet, sample: Sample) -> Encoding:
         """One model over a sample; `segmentation` is a probability here, 1 K D H W, 0 where nothing was predicted."""
         box = self._box(sample)
-        encoding = self._encode_box(model, sample, box)
-        return replace(encoding, segmentation=_whole(encoding.segmentation, box, sample.grid.shape))
+        encoding = probability_by_windows(model, **self._windows_of(sample, box))
+        return replace(encoding, segmentation=whole(encoding.segmentation, box, sample.grid.shape))
 
-    def _encode_box(self, model: HypoxNet, sample: Sample, box: Box) -> Encoding:
+    def _windows_of(self, sample: Sample, box: Box) -> dict[str, Any]:
         images = sample.images[None][(..., *box)].to(self.device)
-        return probability_by_windows(
-            model,
-            images,
-            presence=sample.presence[None].to(self.device),
-            tumour=sample.tumour[None][(..., *box)].to(self.device, images.dtype),
-            tumour_known=sample.tumour_known[None].to(self.device),
-            sliding=self.sliding,
-        )
+        return {
+            "images": images,
+            "presence": sample.presence[None].to(self.device),
+            "tumour": sample.tumour[None][(..., *box)].to(self.device, images.dtype),
+            "tumour_known": sample.tumour_known[None].to(self.device),
+            "sliding": self.sliding,
+        }
 
     def _box(self, sample: Sample) -> Box:
         """Where windows are laid: everywhere, or round the tumour when nothing outside it is looked at."""
@@ -310,6 +328,7 @@ class Predictor:
     def made_by(self) -> dict[str, Any]:
         """What makes a prediction, apart from the case."""
         made_by = {"version": VERSION, "bundle": self.spec.digest, "choices": asdict(self.choices)}
+        made_by |= {"spread": True} if self.spread else {}
         return made_by if self.explain_by is None else {**made_by, "explain_by": self.explain_by}
 
     def digest(self, record: CaseRecord) -> str:
@@ -341,21 +360,5 @@ def load_predictor(bundle: Path, config: InferenceConfig) -> Predictor:
         predictor = load_predictor(Path("runs/a/bundle"), InferenceConfig(device="cpu"))
         prediction = predictor.predict(record)
     """
-    spec, members = read_bundle(bundle)
-    models = []
-    for member, weights in enumerate(members):
-        # Fresh weights are drawn and then replaced: the draw must not disturb the caller's random state.
-        with torch.random.fork_rng(devices=[]):
-            model = build_model(spec.model)
-        load_strictly(model, weights, source=str(bundle / weights_name(member)))
-        models.append(model.requires_grad_(False))
+    spec, models = read_networks(bundle)
     return Predictor(spec, models, config)
-
-
-def _whole(inside: Tensor, box: Box, shape: tuple[int, int, int]) -> Tensor:
-    """What lies in a box, in zeros of the whole shape; ... D H W."""
-    if inside.shape[-3:] == shape:
-        return inside
-    whole = inside.new_zeros((*inside.shape[:-3], *shape))
-    whole[(..., *box)] = inside
-    return whole

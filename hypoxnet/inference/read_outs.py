@@ -94,15 +94,21 @@ def on_reference_grid(
     """
     tumour = None if case.contour is None else onto(*case.contour, case.reference)
     restricted = settings.inside_tumour and tumour is not None
-    only = bounding_box(tumour) if tumour is not None and restricted else None
-    native = onto_reference(inside, box, case.sample.grid, case.reference, only=only).clip_(0.0, 1.0)
-    if tumour is not None and restricted:
-        native *= torch.from_numpy(tumour).to(native.device)
+    native = native_values(inside, box, case, within=tumour if restricted else None)
     masks = (native >= threshold).cpu().numpy()
     names = settings.region_names
     return NativeMaps(
         dict(zip(names, native.cpu().numpy(), strict=True)), dict(zip(names, masks, strict=True)), tumour, restricted
     )
+
+
+def native_values(inside: Tensor, box: Box, case: PreparedCase, *, within: NDArray[np.bool_] | None) -> Tensor:
+    """K d h w of a box of the working grid on the reference grid, K i j k; 0 to 1, and 0 outside of a mask i j k."""
+    only = None if within is None else bounding_box(within)
+    native = onto_reference(inside, box, case.sample.grid, case.reference, only=only).clip_(0.0, 1.0)
+    if within is not None:
+        native *= torch.from_numpy(within).to(native.device)
+    return native
 
 
 def tumour_on(record: CaseRecord, settings: PrepareSettings, grid: Grid) -> NDArray[np.bool_] | None:

@@ -88,13 +88,53 @@ def probability_by_windows(
 
     Windows of several mirror images share a batch: a tumour that fits into one window is one batch of eight.
     """
+    given = {"presence": presence, "tumour": tumour, "tumour_known": tumour_known}
+    mean = Mean()
+    for part in passes_by_windows(model, images, **given, sliding=sliding):
+        mean.add(replace(part, segmentation=part.segmentation.sigmoid_()))
+    return mean.encoding
+
+
+def passes_by_windows(
+    model: HypoxNet, images: Tensor, *, presence: Tensor, tumour: Tensor, tumour_known: Tensor, sliding: Sliding
+) -> Iterator[Encoding]:
+    """As `encode_by_windows`, of the case and, if `sliding.mirror`, of its seven mirror images, each upright again."""
     encode = partial(_encode, model, presence, tumour_known)
-    flips = all_flips() if sliding.mirror else ((),)
-    mean: Encoding | None = None
-    for part in _orientations(encode, images, tumour, sliding=sliding, flips=flips):
-        mean = _added(mean, replace(part, segmentation=part.segmentation.sigmoid_()), len(flips))
-    assert mean is not None
-    return mean
+    yield from _orientations(encode, images, tumour, sliding=sliding, flips=passes(sliding))
+
+
+def passes(sliding: Sliding) -> tuple[tuple[int, ...], ...]:
+    """The mirror images that are looked at; the case itself is the first."""
+    return all_flips() if sliding.mirror else ((),)
+
+
+@dataclass(slots=True)
+class Mean:
+    """Mean of what the passes of one network say."""
+
+    total: Encoding | None = None
+    count: int = 0
+
+    def add(self, part: Encoding) -> None:
+        """Add a pass; not in place, since an explanation needs the gradient of each."""
+        self.count += 1
+        so_far = self.total
+        self.total = (
+            part
+            if so_far is None
+            else Encoding(
+                so_far.segmentation + part.segmentation,
+                so_far.pooled_sum + part.pooled_sum,
+                so_far.pooled_weight + part.pooled_weight,
+            )
+        )
+
+    @property
+    def encoding(self) -> Encoding:
+        """The mean of one pass at least."""
+        assert self.total is not None
+        total, n = self.total, self.count
+        return total if n == 1 else Encoding(total.segmentation / n, total.pooled_sum / n, total.pooled_weight / n)
 
 
 def all_flips() -> tuple[tuple[int, ...], ...]:
@@ -105,14 +145,6 @@ def all_flips() -> tuple[tuple[int, ...], ...]:
         ((), (2,), (3,))
     """
     return tuple(axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count))
-
-
-def _added(mean: Encoding | None, part: Encoding, count: int) -> Encoding:
-    # Not in place: an explanation needs the gradient of each part.
-    parts = (part.segmentation / count, part.pooled_sum / count, part.pooled_weight / count)
-    if mean is None:
-        return Encoding(*parts)
-    return Encoding(mean.segmentation + parts[0], mean.pooled_sum + parts[1], mean.pooled_weight + parts[2])
 
 
 def _encode(model: HypoxNet, presence: Tensor, tumour_known: Tensor, windows: Tensor) -> Encoded:

@@ -49,6 +49,8 @@ def _write_maps(prediction: Prediction, grid: Grid, folder: Path) -> None:
         write_image(folder / f"{prediction.key}_{region}_probseg.nii.gz", probability, grid)
     for region, mask in prediction.mask.items():
         write_image(folder / f"{prediction.key}_{region}_mask.nii.gz", mask.astype(np.uint8), grid)
+    for region, deviation in prediction.deviation.items():
+        write_image(folder / f"{prediction.key}_{region}_std.nii.gz", deviation, grid)
     for channel, added in prediction.attribution.items():
         write_image(folder / f"{prediction.key}_{channel}_attribution.nii.gz", added, grid)
 
