@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hypoxnet.bundle.export.agreement import TOLERANCE, agreement
 from hypoxnet.bundle.export.aotinductor import AOTINDUCTOR
 from hypoxnet.bundle.export.ensemble import join_bundles
 from hypoxnet.bundle.export.folder import read_export
-from hypoxnet.bundle.export.formats import GraphFormat, Precision, agreement_json, export_graphs
+from hypoxnet.bundle.export.formats import GraphFormat, Precision, agreement_json, compared, export_graphs
 from hypoxnet.bundle.export.graphs import graphs_of
 from hypoxnet.bundle.export.monai_bundle import export_monai
 from hypoxnet.bundle.export.onnx_program import ONNX
@@ -97,9 +96,7 @@ def verify_export(folder: Path, bundles: Sequence[Path]) -> dict[str, dict[str, 
             raise BundleError(f"{folder} has weights of {precision!r}, this HypoxNet knows {', '.join(PRECISIONS)}")
         found = {}
         for graph in graphs_of(predictor.spec, with_stored_weights(predictor.models, precision)):
-            path = folder / form.file_of(graph.name)
-            found[graph.name] = agreement(predictor.spec, graph, form.runner(path, graph))
-            found[graph.name].refuse_worse_than(TOLERANCE, what=str(path))
+            found[graph.name] = compared(predictor.spec, graph, folder / form.file_of(graph.name), form=form)
     return {name: part["largest_difference"] for name, part in agreement_json(found).items()}
 
 

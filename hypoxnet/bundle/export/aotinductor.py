@@ -9,9 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ import torch
 from hypoxnet.bundle.export.agreement import Runner
 from hypoxnet.bundle.export.formats import Described, GraphFormat
 from hypoxnet.bundle.export.graphs import Graph
-from hypoxnet.bundle.export.torch_program import export_program
+from hypoxnet.bundle.export.torch_program import export_program, quiet_torch
 from hypoxnet.errors import ConfigError
 
 COMPILERS = ("g++", "clang++", "c++")
@@ -47,13 +44,13 @@ def need_compiler() -> None:
 
 def write_package(graph: Graph, path: Path, description: Described) -> None:
     """Compile a graph for the CPU of this machine; the description stands beside it, in `export.json`."""
-    with _quiet():
+    with quiet_torch():
         torch._inductor.aoti_compile_and_package(export_program(graph), package_path=str(path))
 
 
 def package_runner(path: Path, graph: Graph) -> Runner:
     """A package on disk as a function of arrays. Loading it runs the machine code in it."""
-    with _quiet():
+    with quiet_torch():
         package = torch._inductor.aoti_load_package(str(path))
 
     def run(inputs: Any) -> Any:
@@ -75,13 +72,6 @@ def machine() -> dict[str, Any]:
             "compiler": compiler(),
         }
     }
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-        yield
 
 
 AOTINDUCTOR = GraphFormat(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypoxnet.bundle.export.folder import write_export
 from hypoxnet.bundle.export.graphs import Graph, graphs_of
 from hypoxnet.bundle.export.precision import FLOAT32, with_stored_weights
 from hypoxnet.bundle.schema import BundleSpec
+from hypoxnet.errors import BundleError, HypoxNetError
 from hypoxnet.models.joint import HypoxNet
 
 Described = Mapping[str, Any]
@@ -98,12 +100,41 @@ def export_graphs(
         found: dict[str, Agreement] = {}
         for graph in graphs:
             path = folder / files[graph.name]
-            form.write(graph, path, description)
-            found[graph.name] = agreement(spec, graph, form.runner(path, graph))
-            found[graph.name].refuse_worse_than(TOLERANCE, what=f"{output.name}/{path.name}")
+            with in_one_sentence(f"{spec.name}: {graph.name} cannot be written as {form.kind}", "choose another form"):
+                form.write(graph, path, description)
+            found[graph.name] = compared(spec, graph, path, form=form)
         return description | {"agreement": agreement_json(found)}
 
     return write_export(output, spec, write)
+
+
+def compared(spec: BundleSpec, graph: Graph, path: Path, *, form: GraphFormat) -> Agreement:
+    """A written graph beside our own.
+
+    Raises:
+        BundleError: It cannot be read or run, or gives other numbers.
+    """
+    with in_one_sentence(f"{path} cannot be run as {form.kind}", "export the bundle again"):
+        found = agreement(spec, graph, form.runner(path, graph))
+    found.refuse_worse_than(TOLERANCE, what=path.name)
+    return found
+
+
+@contextmanager
+def in_one_sentence(what: str, remedy: str) -> Iterator[None]:
+    """Errors of other people's exporters and runtimes, which are pages long, as one of ours; ours as they are.
+
+    Raises:
+        BundleError: `what`, the first line of the error, `remedy`.
+    """
+    try:
+        yield
+    except HypoxNetError:
+        raise
+    except (RuntimeError, ValueError, TypeError, KeyError, OSError, EOFError, AssertionError) as error:
+        lines = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+        raise BundleError(f"{what} ({reason}); {remedy}") from error
 
 
 def agreement_json(found: Mapping[str, Agreement]) -> dict[str, Any]:

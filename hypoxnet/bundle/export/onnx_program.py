@@ -7,10 +7,6 @@ Source:
 from __future__ import annotations
 
 import importlib.util
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +16,7 @@ from hypoxnet.bundle.export.agreement import Runner
 from hypoxnet.bundle.export.description import AXES, MEANING
 from hypoxnet.bundle.export.formats import Described, GraphFormat, as_text
 from hypoxnet.bundle.export.graphs import Graph
-from hypoxnet.bundle.export.torch_program import export_program
+from hypoxnet.bundle.export.torch_program import export_program, quiet_torch
 from hypoxnet.bundle.schema import INTENDED_USE
 from hypoxnet.errors import BundleError, ConfigError
 
@@ -54,7 +50,7 @@ def write_onnx(graph: Graph, path: Path, description: Described) -> None:
     """
     import onnx
 
-    with _quiet():
+    with quiet_torch():
         program = torch.onnx.export(
             export_program(graph), dynamo=True, output_names=list(graph.outputs), verbose=False, external_data=False
         )
@@ -109,20 +105,6 @@ def _session(content: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporter says of packages that it could also translate, and of its own deprecations."""
-    translating = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = translating.level
-    translating.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-            yield
-    finally:
-        translating.setLevel(level)
 
 
 def _forget_source(model: onnx.ModelProto) -> None:

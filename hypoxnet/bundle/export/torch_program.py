@@ -7,7 +7,11 @@ Source:
 
 from __future__ import annotations
 
+import logging
 import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +33,26 @@ def export_program(graph: Graph) -> torch.export.ExportedProgram:
     Example:
         program = export_program(graphs_of(spec, models)[0])
     """
-    with warnings.catch_warnings():
-        # torch's own use of a class that it has renamed.
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    with quiet_torch():
         return torch.export.export(graph.module, (), kwargs=graph.inputs, dynamic_shapes=dynamic_shapes(graph))
+
+
+@contextmanager
+def quiet_torch() -> Iterator[None]:
+    """Without what torch's exporters and loaders say of themselves: of a class that torch renamed and still uses, of
+    packages that could be translated as well, and pages of hints before an error that is raised all the same.
+    """
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx._internal.exporter._registration")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def dynamic_shapes(graph: Graph) -> dict[str, dict[int, Any]]:
@@ -59,8 +79,15 @@ def write_program(graph: Graph, path: Path, description: Described) -> None:
 
 
 def program_runner(path: Path, graph: Graph) -> Runner:
-    """A program on disk as a function of arrays."""
-    module = torch.export.load(path).module()
+    """A program on disk as a function of arrays.
+
+    Raises:
+        ValueError: The file is none.
+    """
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no archive or was cut short")
+    with quiet_torch():
+        module = torch.export.load(path).module()
 
     def run(inputs: Any) -> Any:
         with torch.no_grad():

@@ -52,7 +52,7 @@ class DeepHit(TimeModel):
 
     def _log_masses(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """B J T and B: logarithms of the mass of each cause and interval, and of the mass beyond."""
-        flat = torch.cat([outputs.flatten(1), outputs.new_zeros(len(outputs), 1)], dim=1).log_softmax(dim=1)
+        flat = torch.cat([outputs.flatten(1), outputs.new_zeros(outputs.shape[0], 1)], dim=1).log_softmax(dim=1)
         return flat[:, :-1].reshape(outputs.shape), flat[:, -1]
 
     def _negative_log_likelihood(self, outputs: Tensor, months: Tensor, event: Tensor) -> Tensor:

@@ -62,14 +62,17 @@ class CauseSpecificWeibull(TimeModel):
         return (cost - struck).sum(dim=1)
 
     def _incidence(self, outputs: Tensor, months: Sequence[float]) -> Tensor:
-        wanted = torch.tensor([float(month) for month in months], dtype=outputs.dtype, device=outputs.device)
-        latest = wanted.max().clamp(min=SHORTEST_MONTHS) if len(wanted) else wanted.new_tensor(1.0)
-        grid = latest * torch.logspace(np.log10(FIRST_SHARE), 0.0, STEPS, dtype=outputs.dtype, device=outputs.device)
-        edges = torch.unique(torch.cat([grid, wanted[wanted > 0]]))
+        # By numpy: months are constants, and a graph that is exported holds the edges and not how they are found.
+        kind = np.float64 if outputs.dtype == torch.float64 else np.float32
+        wanted = np.array([float(month) for month in months], np.float64)
+        latest = max(float(wanted.max(initial=0.0)), SHORTEST_MONTHS) if len(wanted) else 1.0
+        grid = latest * np.logspace(np.log10(FIRST_SHARE), 0.0, STEPS)
+        at = np.unique(np.concatenate([grid, wanted[wanted > 0]]).astype(kind))
+        edges = torch.tensor(at.tolist(), dtype=outputs.dtype, device=outputs.device)
         shares, hazard = self._steps(outputs, edges)
         incidence = incidence_by_shares(shares, hazard)
         values = torch.cat([torch.zeros_like(incidence[..., :1]), incidence], dim=-1)
-        return values[..., torch.searchsorted(edges, wanted, right=True)]
+        return values[..., np.searchsorted(at, wanted.astype(kind), side="right").tolist()]
 
     def _steps(self, outputs: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
         """Shares of the causes B J G and hazard of all causes B G in the steps that end at the edges.

@@ -9,6 +9,7 @@ import sys
 import warnings
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from hypoxnet.bundle.export.agreement import TOLERANCE, Agreement, agreement, tr
 from hypoxnet.bundle.export.aotinductor import AOTINDUCTOR, need_compiler
 from hypoxnet.bundle.export.description import AXES, FORMAT, MEANING
 from hypoxnet.bundle.export.folder import loss_lines, read_export, write_export
-from hypoxnet.bundle.export.formats import GraphFormat, Precision, export_graphs
+from hypoxnet.bundle.export.formats import GraphFormat, Precision, compared, export_graphs
 from hypoxnet.bundle.export.graphs import graphs_of
 from hypoxnet.bundle.export.precision import INT8
 from hypoxnet.bundle.export.torch_program import DESCRIPTION, TORCH
@@ -26,6 +27,7 @@ from hypoxnet.bundle.export.torchscript import TORCHSCRIPT
 from hypoxnet.bundle.schema import INTENDED_USE
 from hypoxnet.errors import BundleError, ConfigError
 
+CPP = Path(__file__).parents[3] / "docs" / "how-to" / "cpp"
 LOSS = {
     "cases": 3,
     "dice": {"mean": 0.991, "lowest": 0.98, "both_empty": 1},
@@ -154,10 +156,30 @@ def test_an_export_that_fails_leaves_what_was_there(predictor, exported, tmp_pat
     def wrong(path, graph):
         return lambda inputs: {name: array + 1 for name, array in itself(graph)(inputs).items()}
 
-    with pytest.raises(BundleError, match="nothing was exported"):
+    with pytest.raises(BundleError, match=r"network\.txt: pred differs"):
         export_graphs(predictor.spec, predictor.models, folder, form=replace(form, runner=wrong))
     assert read_export(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["e"]
+
+
+def test_what_an_exporter_cannot_do_is_one_sentence(predictor, exported):
+    def fails(graph, path, description):
+        raise RuntimeError("Failed to convert\n" + "a page of hints\n" * 40)
+
+    with pytest.raises(BundleError) as caught:
+        exported(predictor, replace(trivial(), write=fails))
+    assert str(caught.value) == (
+        "tiny: network cannot be written as trivial (RuntimeError: Failed to convert); choose another form"
+    )
+
+
+@pytest.mark.parametrize("form", [TORCH, TORCHSCRIPT, AOTINDUCTOR], ids=lambda form: form.kind)
+def test_a_damaged_program_is_one_sentence(predictor, graphs, tmp_path, form):
+    path = tmp_path / form.file_of("network")
+    path.write_bytes(b"PK" + bytes(range(256)) * 20)
+    with pytest.raises(BundleError, match=f"cannot be run as {form.kind}") as caught:
+        compared(predictor.spec, graphs[0], path, form=form)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_holds_something_else_is_kept(predictor, tmp_path):
@@ -255,8 +277,37 @@ def test_without_a_compiler_one_sentence_says_so(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_compiled_package_agrees_and_says_where_it_runs(clinical_spec, opened, exported):
-    content = read_export(exported(opened(clinical_spec), AOTINDUCTOR))
-    assert max(max(part["largest_difference"].values()) for part in content["agreement"].values()) <= TOLERANCE
+def test_compiled_packages_and_scripts_run_in_python_and_in_cpp(clinical_spec, opened, exported, tmp_path):
+    """The example of the page about C++, compiled as the page says."""
+    predictor = opened(clinical_spec)
+    build = tmp_path / "build"
+    configure = ["cmake", "-S", str(CPP), "-B", str(build), f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}"]
+    subprocess.run(configure, check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", str(build)], check=True, capture_output=True)
+    expected = _ramp(graphs_of(predictor.spec, predictor.models)[0], side=8)
+    for form in (TORCHSCRIPT, AOTINDUCTOR):
+        folder = exported(predictor, form)
+        content = read_export(folder)
+        assert max(max(part["largest_difference"].values()) for part in content["agreement"].values()) <= TOLERANCE
+        command = [str(build / "hypoxnet_case"), str(folder / form.file_of("network")), "2", "4", "2", "4"]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        assert f"mean {expected.mean():.6g} largest {expected.max():.6g}" in printed
     assert content["compiled_for"]["device"] == "cpu"
     assert content["compiled_for"]["architecture"]
+
+
+def _ramp(graph, *, side):
+    """Probability of the box that the example makes."""
+    tumour = torch.zeros(1, 1, side, side, side)
+    middle = slice(side // 4, side - side // 4)
+    tumour[:, :, middle, middle, middle] = 1.0
+    inputs = {
+        "image": torch.linspace(-1.0, 1.0, 2 * side**3).reshape(1, 2, side, side, side),
+        "presence": torch.ones(1, 2),
+        "tumour": tumour,
+        "tumour_known": torch.ones(1),
+        "covariates": torch.zeros(1, 4),
+        "covariates_known": torch.ones(1, 4),
+    }
+    with torch.no_grad():
+        return graph.module(**inputs)["pred"]
