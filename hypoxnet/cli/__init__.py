@@ -13,6 +13,7 @@ from hypoxnet.cli.export import add_export
 from hypoxnet.cli.map import add_map
 from hypoxnet.cli.merge import add_merge
 from hypoxnet.cli.phantom import add_phantom
+from hypoxnet.cli.serve import add_serve
 from hypoxnet.errors import HypoxNetError
 
 OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     add_to_dicom(verbs)
     add_export(verbs)
     add_merge(verbs)
+    add_serve(verbs)
     return parser
 
 

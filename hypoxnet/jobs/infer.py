@@ -10,12 +10,14 @@ from pathlib import Path
 from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.cases import CaseRecord
 from hypoxnet.data.manifest import read_manifest
+from hypoxnet.data.measured import then
 from hypoxnet.dicom.errors import DicomError
 from hypoxnet.errors import ConfigError, HypoxNetError
 from hypoxnet.inference.cluster.config import Shard
 from hypoxnet.inference.cluster.dask_crew import refuse_without_dask, threads_of_each
 from hypoxnet.inference.cluster.run import run_on_cluster
 from hypoxnet.inference.cluster.shards import SHARDS, run_shard, shard_folder
+from hypoxnet.inference.one_case import Complete, as_it_is
 from hypoxnet.inference.predictor import Predictor, load_predictor
 from hypoxnet.inference.run import TABLE, InferenceRun, run_inference
 from hypoxnet.jobs.config import InferJobConfig
@@ -39,29 +41,62 @@ def run_inference_job(config: InferJobConfig) -> int:
     Raises:
         HypoxNetError: The bundle, the manifest or the output folder cannot be used.
     """
-    bundle, output = _paths(config)
+    bundle, _ = job_paths(config)
     if config.cluster.wanted:
         refuse_without_dask()
-    listed = Path(config.manifest).expanduser()
-    cohort = None if config.input == "dicom" else Cohort(listed, read_manifest(listed))
+    cohort = listed_cohort(config)
     # Who only hands out cases needs the description, and may have no GPU.
     predictor = load_predictor(
         bundle, replace(config.inference, device="cpu") if config.cluster.wanted else config.inference
     )
+    return SOME_FAILED if predict_cohort(config, predictor, cohort).failed else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a cohort.
+
+    Args:
+        done: Cases that have a prediction, made now or before.
+        failed: Case, or visit that could not be imported, to the reason.
+    """
+
+    done: int
+    failed: Mapping[str, str]
+
+
+def predict_cohort(
+    config: InferJobConfig, predictor: Predictor, cohort: Cohort | None, *, before_each: Complete = as_it_is
+) -> Outcome:
+    """Apply a bundle that is loaded already; the log goes to `run.log` of the output.
+
+    Args:
+        config: As for `run_inference_job`, checked by `job_paths`.
+        predictor: The loaded bundle.
+        cohort: As `listed_cohort` gives it.
+        before_each: Called with the record of each case when its turn comes.
+
+    Raises:
+        HypoxNetError: The cohort or the output folder cannot be used.
+    """
+    output = Path(config.output).expanduser()
     log_to((shard_folder(output, Shard.parse(config.shard)) if config.shard else output) / "run.log")
     cohort = cohort or _imported(config, output)
     spec, records = predictor.spec, cohort.records
     log.info("%s (%s) on %d cases of %s", spec.name, spec.digest[:12], len(records), cohort.manifest)
-    run = _run(config, predictor, records, output)
+    run = _run(config, predictor, records, then(before_each, completion(predictor)))
     formats = [name for name in config.output_format if name != "nifti"]
     not_written = _write_dicom(run, spec, cohort.sources, output, formats) if formats else {}
     if run.failed:
         log.error("%d of %d cases failed; column reason of %s says why", len(run.failed), len(records), run.predictions)
-    return SOME_FAILED if run.failed or cohort.failed or not_written else 0
+    return Outcome(len(run.predicted) + len(run.kept), {**cohort.failed, **not_written, **run.failed})
 
 
-def _run(config: InferJobConfig, predictor: Predictor, records: Sequence[CaseRecord], output: Path) -> InferenceRun:
+def _run(
+    config: InferJobConfig, predictor: Predictor, records: Sequence[CaseRecord], complete: Complete
+) -> InferenceRun:
     """Here, or a part of it here, or by workers."""
+    output = Path(config.output).expanduser()
     recompute = config.inference.recompute
     if config.cluster.wanted:
         work = BundleWork(
@@ -73,7 +108,6 @@ def _run(config: InferJobConfig, predictor: Predictor, records: Sequence[CaseRec
             Path.cwd() if any(map(_has_relative_paths, records)) else None,
         )
         return run_on_cluster(predictor, records, output, work=work, config=config.cluster, recompute=recompute)
-    complete = completion(predictor)
     if config.shard:
         shard = Shard.parse(config.shard)
         return run_shard(predictor, records, output, shard=shard, recompute=recompute, complete=complete)
@@ -100,6 +134,18 @@ class Cohort:
     records: tuple[CaseRecord, ...]
     sources: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+
+
+def listed_cohort(config: InferJobConfig) -> Cohort | None:
+    """The cases of the manifest; None for DICOM, which is imported when it is predicted.
+
+    Raises:
+        ManifestError: The manifest has faults.
+    """
+    if config.input == "dicom":
+        return None
+    manifest = Path(config.manifest).expanduser()
+    return Cohort(manifest, read_manifest(manifest))
 
 
 def _imported(config: InferJobConfig, output: Path) -> Cohort:
@@ -160,7 +206,12 @@ def _write_dicom(
     return failed
 
 
-def _paths(config: InferJobConfig) -> tuple[Path, Path]:
+def job_paths(config: InferJobConfig) -> tuple[Path, Path]:
+    """Bundle and output.
+
+    Raises:
+        ConfigError: A path is missing, or is not what it should be.
+    """
     wanted = "manifest" if config.input == "manifest" else "folder"
     for name in ("bundle", wanted, "output"):
         if not getattr(config, name):
