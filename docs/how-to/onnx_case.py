@@ -110,7 +110,7 @@ def windows(shape, window, overlap):
 
 
 def blended(network, image, tumour, constant, about):
-    """Probability by each member, R K x y z, and the sums over the tumour that the outcome reads."""
+    """Probabilities by each member, R K x y z: calibrated, and those that the outcome reads, with its sums."""
     window, shape = about["window"], image.shape[1:]
     pads = [
         ((size - n) // 2, size - n - (size - n) // 2) if size > n else (0, 0)
@@ -129,7 +129,9 @@ def blended(network, image, tumour, constant, about):
         total[(..., *box)] += found["logits"][0] * weight
         sums = [one + found.get(name, 0) for one, name in zip(sums, ("pooled_sum", "pooled_weight"), strict=True)]
     inner = tuple(slice(before, before + n) for (before, _), n in zip(pads, shape, strict=True))
-    return 1 / (1 + np.exp(-(total / coverage)[(..., *inner)])), sums
+    # The outcome was trained on probabilities as they were before the temperature.
+    logits, hot = (total / coverage)[(..., *inner)], np.float32(about["temperature"])[..., None, None, None]
+    return np.stack([1 / (1 + np.exp(-logits)), 1 / (1 + np.exp(-logits * hot))]), sums
 
 
 def averaged(network, image, tumour, constant, about):
@@ -140,9 +142,9 @@ def averaged(network, image, tumour, constant, about):
     for axes in flips:
         turned = np.flip(np.concatenate([image, tumour[None]])[(slice(None), *box)], axes)
         probability, sums = blended(network, turned[:-1], turned[-1], constant, about)
-        parts.append((np.flip(probability, [axis + 1 for axis in axes]), *sums))
+        parts.append((np.flip(probability, [axis + 2 for axis in axes]), *sums))
     inside, pooled_sum, pooled_weight = (sum(part) / len(part) for part in zip(*parts, strict=True))
-    probability = np.zeros((*inside.shape[:2], *tumour.shape), np.float32)
+    probability = np.zeros((*inside.shape[:3], *tumour.shape), np.float32)
     probability[(..., *box)] = inside
     return probability, {"pooled_sum": pooled_sum, "pooled_weight": pooled_weight}
 
@@ -172,8 +174,8 @@ def images(graphs, given, constant, about, output):
     contour = union([read(given[name]) for name in about["tumour"] if name in given], reference.shape, affine)
     tumour = np.zeros(shape, np.float32) if contour is None else np.float32(resample(*contour, grid, shape) >= 0.5)
     constant = constant | {"presence": [[name in files for name in names]], "tumour_known": [contour is not None]}
-    probability, pooled = averaged(graphs["network"], image, tumour, constant, about)
-    for name, values in zip(about["regions"], probability.mean(axis=0), strict=True):
+    (calibrated, plain), pooled = averaged(graphs["network"], image, tumour, constant, about)
+    for name, values in zip(about["regions"], calibrated.mean(axis=0), strict=True):
         native = np.clip(resample(values, grid, affine, reference.shape, "edge"), 0, 1)
         if about["inside_tumour"] and contour is not None:
             native *= resample(*contour, affine, reference.shape) >= 0.5
@@ -181,11 +183,11 @@ def images(graphs, given, constant, about, output):
         nib.save(nib.Nifti1Image(np.uint8(native >= about["threshold"]), affine), output / f"{name}_mask.nii.gz")
     if "outcome" not in graphs:
         return None
-    inside = probability[:, :1] if contour is None or about["pool"] != "contour" else tumour[None, None]
-    regions = probability * inside if about["pool"] == "contour" else probability
+    inside = plain[:, :1] if contour is None or about["pool"] != "contour" else tumour[None, None]
+    regions = plain * inside if about["pool"] == "contour" else plain
     voxel_ml = np.prod(about["spacing_mm"]) / 1000
     volumes = {
-        "tumour_ml": [np.broadcast_to(inside, (len(probability), 1, *shape)).sum(axis=(1, 2, 3, 4)) * voxel_ml],
+        "tumour_ml": [np.broadcast_to(inside, (len(plain), 1, *shape)).sum(axis=(1, 2, 3, 4)) * voxel_ml],
         "region_ml": [regions.sum(axis=(2, 3, 4)) * voxel_ml],
     }
     return graphs["outcome"]({**constant, **pooled, **volumes})["incidence"]

@@ -39,7 +39,7 @@ def export_program(graph: Graph) -> torch.export.ExportedProgram:
 
 @contextmanager
 def quiet_torch() -> Iterator[None]:
-    """Without what torch's exporters and loaders say of themselves: of a class that torch renamed and still uses, of
+    """Without what torch's exporters and loaders say of themselves: of what it deprecated and still uses, of
     packages that could be translated as well, and pages of hints before an error that is raised all the same.
     """
     loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx._internal.exporter._registration")]
@@ -49,6 +49,7 @@ def quiet_torch() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            warnings.filterwarnings("ignore", message=r".*torch\.jit.*deprecated.*", category=DeprecationWarning)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

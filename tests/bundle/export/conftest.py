@@ -65,8 +65,8 @@ def exported(tmp_path_factory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def onnx_bundle(clinical_spec, written) -> Path:
-    """Two members with covariates of every kind."""
-    return written(clinical_spec, seeds=(1, 2))
+    """Two members with covariates of every kind, each with a temperature of its own."""
+    return written(replace(clinical_spec, members=2, temperatures=((1.4,), (0.7,))), seeds=(1, 2))
 
 
 @pytest.fixture(scope="session")
