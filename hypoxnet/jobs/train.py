@@ -49,8 +49,9 @@ from hypoxnet.metrics.scores import CaseScore
 from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.report.page import write_report
 from hypoxnet.training.config import few_steps
+from hypoxnet.training.copies import Copies, joined
 from hypoxnet.training.covariates import fit_covariates, refuse_without_failures
-from hypoxnet.training.run import TrainingSetup, fit, refuse_machine
+from hypoxnet.training.run import FittedModel, TrainingSetup, fit, refuse_machine
 from hypoxnet.transforms.settings import PrepareSettings
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,11 @@ def run_training_job(config: TrainJobConfig) -> int:
         HypoxNetError: Manifest, configuration or run folder cannot be used.
     """
     refuse_machine(config.training)
+    with joined(config.training, output=config.output) as copies:
+        return _run_first(config, copies) if copies.rank == 0 else _train_along(config, copies)
+
+
+def _run_first(config: TrainJobConfig, copies: Copies) -> int:
     alone = config.model.backbone == NO_BACKBONE
     manifest = _manifest(config)
     config = replace(config, name=config.name or (manifest.stem if config.data.manifest else "phantom"))
@@ -107,6 +113,8 @@ def run_training_job(config: TrainJobConfig) -> int:
     run = open_run(config, manifest)
     log_to(run.path / "run.log")
     log.info("run folder: %s", run.path)
+    if copies.count > 1:
+        log.info("%d copies of this job train together", copies.count)
     for sentence in (*_about_covariates(records, parts_of, settings, config), *notes_of(parts_of.values())):
         log.info("%s", sentence)
     if not _is_finished(run):
@@ -116,10 +124,31 @@ def run_training_job(config: TrainJobConfig) -> int:
             cache = PreparedCache(cache_folder(config.data), settings)
             parts = [_part(fold, split, run, cache, config) for fold, split in parts_of.items()]
         _write_withheld(run, parts)
+        copies.told([part.fold for part in parts if not alone and not _is_trained(part)])
         scored = [_run_part(part, settings, setup, config) for part in parts]
         _finish(run, parts, scored, settings, config, {**without_maps, **more_without_maps})
+    else:
+        copies.told([])
     log.info("report: %s", write_report(run.path))
     log.info("to predict others: python3 infer.py bundle=%s manifest=cohort.csv output=predictions", run.bundle)
+    return 0
+
+
+def _train_along(config: TrainJobConfig, copies: Copies) -> int:
+    """What a copy does that is not the first: train what the first one trains, when it has prepared everything."""
+    logging.getLogger("hypoxnet").setLevel(logging.ERROR)  # the first one says it
+    folds = copies.told()
+    if not folds:
+        return 0
+    manifest = _manifest(config)
+    config = replace(config, name=config.name or (manifest.stem if config.data.manifest else "phantom"))
+    records, _ = _cohort(manifest, config, alone=False)
+    parts_of = splits_of(records, config.split, _external(config, alone=False)[0])
+    setup, settings = _plan(records, parts_of, config)
+    run, cache = RunFolder(Path(config.output).absolute()), PreparedCache(cache_folder(config.data), settings)
+    for fold, split in checked_for_leaks(parts_of, settings, config.split).items():
+        if fold in folds:
+            _fit_part(_part(fold, split, run, cache, config), settings, setup, config)
     return 0
 
 
@@ -246,7 +275,7 @@ def _run_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, confi
     name = f"{split.name}: " if split.name else ""
     choosing = f", {len(split.validation)} choose the epoch" if split.validation else ""
     log.info("%s%d cases train%s, %d are withheld", name, len(split.train), choosing, len(split.test))
-    if not (part.folder.bundle / CHECKSUMS).is_file():
+    if not _is_trained(part):
         _train_part(part, settings, setup, config)
     predictor = load_predictor(part.folder.bundle, config.inference)
     if predictor.alone:
@@ -278,12 +307,20 @@ def _score_alone(part: Part, predictor: Predictor) -> Scored:
     return Scored(tuple(detailed), {}, part.left_out, baselines)
 
 
-def _train_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, config: TrainJobConfig) -> None:
+def _is_trained(part: Part) -> bool:
+    return (part.folder.bundle / CHECKSUMS).is_file()
+
+
+def _fit_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, config: TrainJobConfig) -> FittedModel:
     label = config.name if part.fold is None else f"{config.name}-fold{part.fold}"
+    return fit(part.split, settings, setup, part.folder.path / "training", name=label)
+
+
+def _train_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, config: TrainJobConfig) -> None:
     if setup.model.backbone == NO_BACKBONE:
         fitted = fit_covariates(part.split, settings, setup)
     else:
-        fitted = fit(part.split, settings, setup, part.folder.path / "training", name=label)
+        fitted = _fit_part(part, settings, setup, config)
     log.info("trained %d steps in %.0f s", fitted.steps, fitted.seconds)
     if setup.model.backbone != NO_BACKBONE and not config.training.start and few_steps(fitted.steps):
         log.warning("%s", few_steps(fitted.steps))

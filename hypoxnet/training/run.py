@@ -29,6 +29,7 @@ from hypoxnet.models.spec import ModelSpec
 from hypoxnet.quantities import quantity
 from hypoxnet.survival.time_models.bank import RiskSetBank
 from hypoxnet.training.config import TrackingConfig, TrainingConfig
+from hypoxnet.training.copies import by_torchrun, machines
 from hypoxnet.training.module import Augmentation, HypoxModule
 from hypoxnet.training.start import freeze, start_from_bundle
 from hypoxnet.training.tracking import History, build_logger
@@ -209,10 +210,12 @@ def build_trainer(setup: TrainingSetup, folder: Path, *, name: str, validates: b
             save_on_train_epoch_end=True,
         )
     )
+    nodes, devices = machines() if by_torchrun() else (1, training.devices)
     return pl.Trainer(
         max_epochs=training.epochs,
         accelerator=training.accelerator,
-        devices=training.devices if training.devices == "auto" else int(training.devices),
+        num_nodes=nodes,
+        devices=devices if devices == "auto" else int(devices),
         strategy=_strategy(training),
         precision=_precision(training),  # type: ignore[arg-type]
         gradient_clip_val=training.gradient_clip or None,
@@ -230,26 +233,29 @@ def build_trainer(setup: TrainingSetup, folder: Path, *, name: str, validates: b
 
 
 def refuse_machine(training: TrainingConfig) -> None:
-    """Refuse a device that is not there, and to be one of several copies of the whole job.
+    """Refuse a device that is not there, and to be one of several copies that know nothing of each other.
 
     Raises:
-        ConfigError: No GPU for `training.accelerator`, or torchrun or SLURM has started several copies, which would
-            write into one folder.
+        ConfigError: No GPU for `training.accelerator`, or something else than torchrun has started several copies,
+            which would write into one folder.
     """
     if training.accelerator in {"gpu", "cuda"} and not torch.cuda.is_available():
         raise ConfigError(
             f"training.accelerator is {training.accelerator}, this machine or this build of torch has no GPU; "
             "say auto or cpu"
         )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    if several and not by_torchrun():
         raise ConfigError(
             "several copies of the whole job were started (WORLD_SIZE or SLURM_NTASKS is above 1); start one, and say "
-            "training.devices=N: it starts the processes that train"
+            "training.devices=N: it starts the processes that train; for several machines start it with torchrun"
         )
 
 
 def _strategy(training: TrainingConfig) -> str:
-    """Processes for several devices are started here."""
+    """Processes for several devices are started here, unless torchrun has done so."""
+    if by_torchrun():
+        return "ddp" if int(os.environ["WORLD_SIZE"]) > 1 else "auto"
     if training.devices in {"auto", "1"}:
         several = torch.cuda.device_count() > 1 and training.devices == "auto" and training.accelerator != "cpu"
         if not several:
