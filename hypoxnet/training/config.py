@@ -54,8 +54,9 @@ class TrainingConfig:
         seed: Seed of initial weights, sampling and augmentation.
         validate_every: Epochs between validations, when there are validation cases.
         augment: Switch of the augmentation.
-        start: Bundle whose weights training begins with; layers of another name or shape are drawn and named in the
-            log. Its patients must not be withheld now.
+        start: Weights to begin with: a bundle; or a file (`.pt`, `.pth`, `.ckpt`, `.safetensors`) or folder of MONAI or
+            nnU-Net v2 with a network of the same structure. Layers of another name or shape are drawn and named in the
+            log and in `training/start.json`. Patients who trained them must not be withheld now.
         freeze: `backbone` trains the outcome head alone, on features as they are; empty trains everything.
         choose: Which part of the validation loss chooses the epoch: `total`, `dice`, `cross_entropy` or `outcome`.
     """

@@ -31,13 +31,16 @@ from hypoxnet.survival.time_models.bank import RiskSetBank
 from hypoxnet.training.config import TrackingConfig, TrainingConfig
 from hypoxnet.training.copies import by_torchrun, machines
 from hypoxnet.training.module import Augmentation, HypoxModule
-from hypoxnet.training.start import freeze, start_from_bundle
+from hypoxnet.training.start import freeze, start_from
 from hypoxnet.training.tracking import History, build_logger
 from hypoxnet.transforms.augment import augment
 from hypoxnet.transforms.config import AugmentConfig
 from hypoxnet.transforms.settings import PrepareSettings
 
 log = logging.getLogger(__name__)
+
+# Which layers began with which weights of `training.start`.
+START = "start.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ def fit(split: Split, settings: PrepareSettings, setup: TrainingSetup, folder: P
     )
     module = build_module(spec, settings, setup, total_steps=training.epochs * cohort.steps_per_epoch)
     start_from_cohort(module.model, split)
-    _begin(module, training)
+    _begin(module, training, folder)
     trainer = build_trainer(setup, folder, name=name, validates=bool(split.validation))
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
@@ -115,10 +118,10 @@ def fit(split: Split, settings: PrepareSettings, setup: TrainingSetup, folder: P
     return FittedModel(spec, weights, seconds=float(last_epoch["seconds"]), steps=int(last_epoch["global_step"]))
 
 
-def _begin(module: HypoxModule, training: TrainingConfig) -> None:
+def _begin(module: HypoxModule, training: TrainingConfig, folder: Path) -> None:
     """Weights of another training, and what stays frozen; the moving average begins with the same."""
     if training.start:
-        start_from_bundle(module.model, Path(training.start).expanduser())
+        start_from(module.model, Path(training.start).expanduser(), report=folder / START)
         if module.average is not None:
             module.average.module.load_state_dict(module.model.state_dict())
     if training.freeze:

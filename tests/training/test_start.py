@@ -10,7 +10,7 @@ from hypoxnet.data.splits import Split
 from hypoxnet.errors import ConfigError
 from hypoxnet.models.build import build_model
 from hypoxnet.training.run import fit, model_spec
-from hypoxnet.training.start import start_from_bundle
+from hypoxnet.training.start import start_from
 from hypoxnet.transforms.config import LabelConfig
 
 
@@ -48,7 +48,7 @@ def test_layers_that_the_bundle_lacks_are_named(pretrained, caplog):
     setup, settings, bundle, _ = pretrained
     model = build_model(model_spec(settings, setup))
     with caplog.at_level("WARNING"):
-        fresh = start_from_bundle(model, bundle)
+        fresh = start_from(model, bundle).fresh
     assert all(name.startswith("head.") for name in fresh)
     assert fresh[0] in caplog.text
 
@@ -57,7 +57,7 @@ def test_a_bundle_of_another_network_is_refused(pretrained, make_spec, tmp_path)
     setup, settings, bundle, _ = pretrained
     other = replace(setup, model=replace(setup.model, features=[5, 7], fold=1))
     with pytest.raises(ConfigError, match="no layer in common"):
-        start_from_bundle(build_model(model_spec(settings, other)), bundle)
+        start_from(build_model(model_spec(settings, other)), bundle)
 
 
 def test_freezing_without_an_outcome_leaves_nothing_to_train(pretrained, phantom_records, tmp_path):
