@@ -91,9 +91,7 @@ def verify_export(folder: Path, bundles: Sequence[Path]) -> dict[str, dict[str, 
     form.ready()
     with opened(bundles) as predictor:
         _same_bundle(folder, content, predictor.spec)
-        precision = content["weights"].get("precision", FLOAT32)
-        if precision not in PRECISIONS:
-            raise BundleError(f"{folder} has weights of {precision!r}, this HypoxNet knows {', '.join(PRECISIONS)}")
+        precision = _precision_of(folder, content)
         found = {}
         for graph in graphs_of(predictor.spec, with_stored_weights(predictor.models, precision)):
             found[graph.name] = compared(predictor.spec, graph, folder / form.file_of(graph.name), form=form)
@@ -126,6 +124,14 @@ def _check(bundles: Sequence[Path], kind: str, output: Path, weights: str, cases
             f"--weights {weights} {'loses nothing, leave --cases out' if cases else 'needs --cases MANIFEST'}: on its "
             "cases the loss of fewer bits is measured"
         )
+
+
+def _precision_of(folder: Path, content: Mapping[str, object]) -> str:
+    weights = content.get("weights")
+    precision = weights.get("precision") if isinstance(weights, Mapping) else None
+    if precision not in PRECISIONS:
+        raise BundleError(f"{folder} has weights of {precision!r}, this HypoxNet knows {', '.join(PRECISIONS)}")
+    return str(precision)
 
 
 def _same_bundle(folder: Path, content: Mapping[str, object], spec: BundleSpec) -> None:

@@ -40,14 +40,13 @@ def manifest(make_case, tmp_path):
     return path
 
 
-def copied(onnx_model, tmp_path, change=None):
+def copied(onnx_model, tmp_path, change, *, name="network.onnx"):
     """An export with one file changed and its checksum mended, as who wants to harm would."""
     folder = shutil.copytree(onnx_model[1], tmp_path / "copy")
-    if change is not None:
-        change(folder / "network.onnx")
-        listed = json.loads((folder / "checksums.json").read_text())
-        listed["sha256"]["network.onnx"] = sha256_of(folder / "network.onnx")
-        (folder / "checksums.json").write_text(json.dumps(listed))
+    change(folder / name)
+    listed = json.loads((folder / "checksums.json").read_text())
+    listed["sha256"][name] = sha256_of(folder / name)
+    (folder / "checksums.json").write_text(json.dumps(listed))
     return folder
 
 
@@ -81,6 +80,17 @@ def test_verify_refuses_a_file_that_was_cut_short_in_one_sentence(onnx_model, on
     assert main(["verify", str(folder), "--against", str(onnx_bundle)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "network.onnx is no ONNX or was cut short" in line
+
+
+@pytest.mark.parametrize("weights", [None, "int8", {"precision": "int3"}, {"precision": ["float32"]}])
+def test_verify_refuses_a_description_that_is_none_of_ours(onnx_model, onnx_bundle, tmp_path, capsys, weights):
+    def change(path):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "weights": weights}))
+
+    folder = copied(onnx_model, tmp_path, change, name="export.json")
+    assert main(["verify", str(folder), "--against", str(onnx_bundle)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "this HypoxNet knows float32, bfloat16, int8" in line
 
 
 def test_verify_against_another_bundle_says_so(onnx_model, clinical_spec, written, capsys):
