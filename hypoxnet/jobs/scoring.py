@@ -14,7 +14,7 @@ from hypoxnet.cases import END_POINTS, CaseRecord
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.files import write_text
 from hypoxnet.hypoxia.volumes import volume_ml
-from hypoxnet.images import read_grid, read_mask
+from hypoxnet.images import read_grid, read_mask, read_volume
 from hypoxnet.inference.read_outs import tumour_on
 from hypoxnet.inference.writing import read_prediction
 from hypoxnet.jobs.scoring_outcome import fit_references, reference_risks, risk_details, with_volume
@@ -29,8 +29,9 @@ from hypoxnet.metrics.baselines import (
 )
 from hypoxnet.metrics.on_training import figures_on_training
 from hypoxnet.metrics.reference_models import VOLUME, ReferenceModel
+from hypoxnet.metrics.reliability import Calibrated, calibrated
 from hypoxnet.metrics.scores import CaseScore
-from hypoxnet.metrics.segmentation import dice, score_region
+from hypoxnet.metrics.segmentation import RegionScore, dice, score_region
 from hypoxnet.transforms.settings import PrepareSettings
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,13 @@ def _tumour_ml(record: CaseRecord, settings: PrepareSettings) -> float | None:
 
 
 def score_case(
-    record: CaseRecord, folder: Path, settings: PrepareSettings, baselines: Baselines, *, fold: int | None
+    record: CaseRecord,
+    folder: Path,
+    settings: PrepareSettings,
+    baselines: Baselines,
+    *,
+    fold: int | None,
+    temperatures: Sequence[float] = (),
 ) -> CaseScore | None:
     """Score one predicted case on its own reference grid.
 
@@ -144,6 +151,7 @@ def score_case(
         settings: What the network outlines.
         baselines: Fitted on the training cases.
         fold: Which fold withheld it.
+        temperatures: Of the network, per region; empty without any.
 
     Returns:
         The scores; None when the case was not predicted.
@@ -151,15 +159,7 @@ def score_case(
     said = read_prediction(folder, record.key)
     if said is None:
         return None
-    regions = {}
-    for name in settings.region_names:
-        path = folder / f"{record.key}_{name}_mask.nii.gz"
-        grid, _ = read_grid(path, case=record.key)
-        truth = true_region(record, settings, name, grid)
-        if truth is not None:
-            predicted = read_mask(path, case=record.key).array
-            whole = None if _is_tumour(name, settings) else tumour_on(record, settings, grid)
-            regions[name] = score_region(predicted, truth, grid, whole)
+    regions, probabilities = _regions(record, folder, settings, temperatures)
     tumour_ml = _tumour_ml(record, settings)
     at_horizon = said["risk"]["at_horizon"] if said["risk"] else {}
     event, competing = END_POINTS[settings.endpoint]
@@ -168,6 +168,7 @@ def score_case(
     details = risk_details(said, END_POINTS[settings.endpoint])
     months = details["curve"].months if details else ()
     covariates = with_volume(record, tumour_ml)
+    unlike = said.get("unlike_training")
     return CaseScore(
         key=record.key,
         patient=record.case_id,
@@ -183,8 +184,32 @@ def score_case(
         volume_risk=baselines.volume.risk(tumour_ml) if baselines.volume and tumour_ml else None,
         references=reference_risks(baselines.references, covariates, months) if details else {},
         covariates=covariates,
+        reliability=probabilities,
+        unlike_training=float(unlike["unlike"]) if unlike else None,
         **details,
     )
+
+
+def _regions(
+    record: CaseRecord, folder: Path, settings: PrepareSettings, temperatures: Sequence[float]
+) -> tuple[dict[str, RegionScore], dict[str, Calibrated]]:
+    """Scores of the masks, and how reliable the probabilities are, of the regions that somebody contoured."""
+    regions: dict[str, RegionScore] = {}
+    probabilities: dict[str, Calibrated] = {}
+    for place, name in enumerate(settings.region_names):
+        path = folder / f"{record.key}_{name}_mask.nii.gz"
+        grid, _ = read_grid(path, case=record.key)
+        truth = true_region(record, settings, name, grid)
+        if truth is None:
+            continue
+        predicted = read_mask(path, case=record.key).array
+        whole = None if _is_tumour(name, settings) else tumour_on(record, settings, grid)
+        regions[name] = score_region(predicted, truth, grid, whole)
+        said = read_volume(folder / f"{record.key}_{name}_probseg.nii.gz", case=record.key).array
+        confined = whole if settings.inside_tumour else None
+        found = calibrated(said, truth, confined, temperature=temperatures[place] if temperatures else 1.0)
+        probabilities |= {name: found} if found else {}
+    return regions, probabilities
 
 
 def _is_tumour(region: str, settings: PrepareSettings) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hypoxnet.bundle.read import read_bundle
-from hypoxnet.bundle.schema import CHECKSUMS, BundleSpec, InferenceDefaults, cohort_counts
+from hypoxnet.bundle.schema import CHECKSUMS, BundleSpec, InferenceDefaults, cohort_counts, of_all_members
 from hypoxnet.bundle.write import write_bundle
 from hypoxnet.cases import CaseRecord
 from hypoxnet.data.cache import PreparedCache
@@ -32,6 +32,7 @@ from hypoxnet.inference.run import run_inference
 from hypoxnet.jobs.config import TrainJobConfig
 from hypoxnet.jobs.derive import MapCache, complete_cohort
 from hypoxnet.jobs.gallery import chosen_for_gallery, save_for_gallery
+from hypoxnet.jobs.knowing import with_knowledge
 from hypoxnet.jobs.measure import measure_cohort
 from hypoxnet.jobs.run_folder import RunFolder, log_to, open_run
 from hypoxnet.jobs.scoring import (
@@ -43,7 +44,14 @@ from hypoxnet.jobs.scoring import (
     write_scores,
 )
 from hypoxnet.jobs.scoring_outcome import with_details_alone
-from hypoxnet.jobs.validation import checked_for_leaks, describe_design, notes_of, pooled, withheld_once
+from hypoxnet.jobs.validation import (
+    checked_for_leaks,
+    describe_design,
+    figures_of,
+    notes_of,
+    pooled,
+    withheld_once,
+)
 from hypoxnet.metrics.evaluate import Evaluator
 from hypoxnet.metrics.scores import CaseScore
 from hypoxnet.models.config import NO_BACKBONE
@@ -284,7 +292,11 @@ def _run_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, confi
     baselines = fit_baselines((*split.train, *split.validation), settings)
     log.info("%sscoring", name)
     scores = [
-        score_case(record, part.folder.cases / record.key, settings, baselines, fold=part.fold)
+        score_case(
+            *(record, part.folder.cases / record.key, settings, baselines),
+            fold=part.fold,
+            temperatures=predictor.spec.every_temperature[0],
+        )
         for record in split.test
         if record.key not in inferred.failed
     ]
@@ -338,6 +350,9 @@ def _train_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, con
             "training_seconds": round(fitted.seconds),
         },
     )
+    if setup.model.backbone != NO_BACKBONE:
+        cache = PreparedCache(cache_folder(config.data), settings)
+        spec = with_knowledge(spec, fitted.weights, part.split, cache, config.inference)
     write_bundle(part.folder.bundle, spec, [fitted.weights])
 
 
@@ -383,8 +398,6 @@ def _bundle_with_figures(run: RunFolder, parts: Sequence[Part], metrics: Mapping
     In an ensemble every patient of the cohort trained most of the networks: its figures are those of the single
     networks on the patients that each had withheld.
     """
-    figures = {room: _figures(metrics[room]) for room in ("segmentation", "outcome") if room in metrics}
-    figures["counts"] = metrics["counts"]
     read = [read_bundle(part.folder.bundle) for part in parts]
     spec = read[0][0]
     weights = [member for _, members in read for member in members]
@@ -394,14 +407,11 @@ def _bundle_with_figures(run: RunFolder, parts: Sequence[Part], metrics: Mapping
         seconds = sum(int(other.provenance["training_seconds"]) for other, _ in read)
         spec = replace(
             spec,
+            **of_all_members([other for other, _ in read]),
             cohort=cohort_counts(everyone),
             provenance={**spec.provenance, "steps": steps, "training_seconds": seconds, "folds": len(parts)},
         )
-    write_bundle(run.bundle, replace(spec, metrics=figures, digest=""), weights)
-
-
-def _figures(room: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: figure for name, figure in room.items() if isinstance(figure, dict) and "value" in figure}
+    write_bundle(run.bundle, replace(spec, metrics=figures_of(metrics), digest=""), weights)
 
 
 def _save_gallery(

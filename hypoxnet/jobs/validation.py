@@ -81,3 +81,15 @@ def describe_design(
     if config.kind == "repeated":
         content["repeats"] = figures_of_repeats(scores, config.folds)
     return content
+
+
+def figures_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of `metrics.json` that a bundle keeps: one `{value, low, high}` each, by room, and the counts."""
+    rooms = ("segmentation", "outcome", "unlike_training")
+    figures = {room: _with_value(metrics[room]) for room in rooms if room in metrics}
+    by_region = {name: _with_value(found) for name, found in metrics.get("reliability", {}).items()}
+    return figures | ({"reliability": by_region} if by_region else {}) | {"counts": metrics["counts"]}
+
+
+def _with_value(room: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: figure for name, figure in room.items() if isinstance(figure, dict) and "value" in figure}

@@ -14,6 +14,7 @@ from hypoxnet.cases import DEATH, FAILURE
 from hypoxnet.metrics.bootstrap import Figure, Statistic, bootstrap
 from hypoxnet.metrics.config import EvaluationConfig
 from hypoxnet.metrics.outcome import OutcomeEvaluator
+from hypoxnet.metrics.reliability import false_alarms, reliability_figures
 from hypoxnet.metrics.scores import CaseScore
 from hypoxnet.metrics.segmentation import RegionScore
 from hypoxnet.metrics.volumes import partial_volume_correlation, volume_correlation
@@ -51,12 +52,26 @@ class Evaluator:
             first = self._with_threshold(names[0])
             content["segmentation"] = {"region": names[0], **regions[names[0]], **first}
             content["regions"] = regions
+        content |= self._doubts()
         outcome = OutcomeEvaluator(
             self.scores, horizon_months=self.horizon, resamplings=self.resamplings, evaluation=self.evaluation
         ).metrics()
         if outcome:
             content["outcome"] = outcome
         return content
+
+    def _doubts(self) -> dict[str, Any]:
+        """Whether probabilities are right, and how often a withheld patient was called unlike those of training."""
+        content: dict[str, Any] = {}
+        names = dict.fromkeys(name for score in self.scores for name in score.reliability)
+        for name in names:
+            known = [score for score in self.scores if name in score.reliability]
+            cases, patients = [score.reliability[name] for score in known], [score.patient for score in known]
+            found = reliability_figures(cases, patients, resamplings=self.resamplings)
+            content.setdefault("reliability", {})[name] = found
+        judged = {s.patient: s.unlike_training for s in reversed(self.scores) if s.unlike_training is not None}
+        alarms = false_alarms(judged)
+        return content | ({"unlike_training": alarms} if alarms else {})
 
     def _counts(self) -> dict[str, int]:
         outcomes = {score.patient: score.outcome for score in self.scores if score.outcome is not None}

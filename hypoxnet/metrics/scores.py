@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypoxnet.cases import Outcome
+from hypoxnet.metrics.reliability import Calibrated
 from hypoxnet.metrics.segmentation import RegionScore
 
 Array = NDArray[np.float64]
@@ -83,6 +84,9 @@ class CaseScore:
         risk_interval: 95 % interval of `risk`, where the model gives one.
         contributions: Covariate to its part in the patient's risk, where the model can tell.
         covariates: Those that are known, the volume of the contour under `gtv_ml`.
+        reliability: Region to how its probabilities were before and after calibration.
+        unlike_training: 1 where the case was called unlike the training patients, else 0; of repeats the mean; None
+            where nobody judged.
     """
 
     key: str
@@ -103,3 +107,5 @@ class CaseScore:
     risk_interval: tuple[float, float] | None = None
     contributions: Mapping[str, float] = field(default_factory=dict)
     covariates: Mapping[str, float] = field(default_factory=dict)
+    reliability: Mapping[str, Calibrated] = field(default_factory=dict)
+    unlike_training: float | None = None

@@ -42,11 +42,11 @@ MEANING: dict[str, str] = {
     "covariates_known": "1 where a column is known; with `missing` other than `indicator` 1 everywhere",
     "pred": "probability of each region, 0 to 1, mean of the members",
     "incidence": "cumulative incidence of each cause by each of `months`, 0 to 1, mean of the members",
-    "logits": "log-odds of each region by each member",
+    "logits": "log-odds of each region by each member, already divided by its `temperature`",
     "pooled_sum": "features summed over the tumour; add up over windows, then give to `outcome`",
     "pooled_weight": "weight of that sum; adds up over windows likewise",
     "tumour_ml": "volume of the tumour contour, mL (of the first region's probability without a contour)",
-    "region_ml": "volume of each region, mL: its probabilities summed inside the contour",
+    "region_ml": "volume of each region, mL: sigmoid(logits x temperature) summed inside the contour",
 }
 
 
@@ -84,6 +84,7 @@ def describe_export(
         "blending": {"kind": "gaussian", "sigma": BLENDING_SIGMA},
         "mirror": spec.inference.mirror,
         "threshold": spec.inference.threshold,
+        "temperature": [list(row) for row in spec.every_temperature],
         "regions": list(settings.region_names),
         "causes": list(spec.causes),
         "months": list(reported_months(spec)) if spec.causes else [],

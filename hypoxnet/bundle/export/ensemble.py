@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hypoxnet.bundle.read import read_bundle
-from hypoxnet.bundle.schema import BundleSpec
+from hypoxnet.bundle.schema import BundleSpec, of_all_members
 from hypoxnet.bundle.write import write_bundle
 from hypoxnet.errors import BundleError
 from hypoxnet.files import finite
@@ -67,4 +67,4 @@ def _joined(specs: Sequence[BundleSpec]) -> BundleSpec:
     first = specs[0]
     provenance = {"joined_from": {str(place): spec.digest for place, spec in enumerate(specs)}}
     cohort = {f"bundle_{place}": dict(spec.cohort) for place, spec in enumerate(specs)}
-    return replace(first, cohort=cohort, metrics={}, provenance=provenance, digest="")
+    return replace(first, cohort=cohort, metrics={}, provenance=provenance, digest="", **of_all_members(specs))

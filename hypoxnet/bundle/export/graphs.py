@@ -28,17 +28,22 @@ class CaseGraph(nn.Module):
 
     `pred` and `incidence` are those of a patient whose box is given whole. A larger patient is given window by window:
     then `logits`, blended, make the segmentation, and the sums of `pooled_sum` and `pooled_weight` go into
-    `OutcomeGraph`, as `inference.windows` does.
+    `OutcomeGraph`, as `inference.windows` does. `logits` are calibrated: divided by the temperature of their member and
+    region. The outcome reads volumes of what they were before, `logits` times `temperature`.
 
     Args:
         spec: The bundle.
         models: Members of the ensemble.
     """
 
+    temperature: Tensor
+
     def __init__(self, spec: BundleSpec, models: Sequence[HypoxNet]) -> None:
         super().__init__()
         self.members = nn.ModuleList(models)
         self.outcome = OutcomeGraph(spec, models) if spec.causes else None
+        self.calibrated = spec.calibrated
+        self.register_buffer("temperature", temperature_of(spec), persistent=False)
 
     def forward(
         self,
@@ -53,14 +58,14 @@ class CaseGraph(nn.Module):
         `pooled_sum` and `pooled_weight` B R F; sizes are multiples of `box_multiple`.
         """
         encoded = [member.encode(image, presence, tumour, tumour_known) for member in _networks(self.members)]
-        logits = torch.stack([part.segmentation.float() for part in encoded], dim=1)
-        probability = torch.sigmoid(logits)
-        outputs = {"pred": probability.mean(dim=1)}
+        plain = torch.stack([part.segmentation.float() for part in encoded], dim=1)
+        logits = plain / self.temperature if self.calibrated else plain
+        outputs = {"pred": torch.sigmoid(logits).mean(dim=1)}
         if self.outcome is None:
             return outputs | {"logits": logits}
         pooled_sum = torch.stack([part.pooled_sum for part in encoded], dim=1)
         pooled_weight = torch.stack([part.pooled_weight for part in encoded], dim=1)
-        tumour_ml, region_ml = self.outcome.volumes_ml(probability, tumour, tumour_known)
+        tumour_ml, region_ml = self.outcome.volumes_ml(torch.sigmoid(plain), tumour, tumour_known)
         incidence = self.outcome(pooled_sum, pooled_weight, tumour_ml, region_ml, covariates, covariates_known)
         return outputs | {
             "incidence": incidence["incidence"],
@@ -139,6 +144,11 @@ class CovariateGraph(nn.Module):
         return {"incidence": torch.stack(parts).mean(dim=0)}
 
 
+def temperature_of(spec: BundleSpec) -> Tensor:
+    """What log-odds are divided by, 1 R K 1 1 1; 1 where none was fitted."""
+    return torch.tensor(spec.every_temperature, dtype=torch.float32)[None, :, :, None, None, None]
+
+
 def _networks(members: nn.ModuleList) -> Iterator[HypoxNet]:
     for member in members:
         assert isinstance(member, HypoxNet)
@@ -196,7 +206,8 @@ def graphs_of(spec: BundleSpec, models: Sequence[HypoxNet]) -> tuple[Graph, ...]
     if network.outcome is None:
         return (first,)
     pooled = {name: outputs[name] for name in ("pooled_sum", "pooled_weight")}
-    volumes = network.outcome.volumes_ml(torch.sigmoid(outputs["logits"]), inputs["tumour"], inputs["tumour_known"])
+    plain = torch.sigmoid(outputs["logits"] * temperature_of(spec))
+    volumes = network.outcome.volumes_ml(plain, inputs["tumour"], inputs["tumour_known"])
     known = {name: tensor for name, tensor in inputs.items() if name.startswith("covariates")}
     inside = pooled | dict(zip(("tumour_ml", "region_ml"), volumes, strict=True)) | known
     return first, Graph("outcome", network.outcome, inside, ("incidence",), {}, 1)

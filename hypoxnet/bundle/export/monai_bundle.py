@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from hypoxnet.bundle.export.description import describe_export
 from hypoxnet.bundle.export.folder import write_export
+from hypoxnet.bundle.export.graphs import temperature_of
 from hypoxnet.bundle.export.monai_transforms import constants, imports, postprocessing, preprocessing, sliding
 from hypoxnet.bundle.metadata import REQUIRED, REQUIRED_OF_TENSOR, check_metadata, metadata
 from hypoxnet.bundle.schema import METADATA, BundleSpec
@@ -41,21 +42,27 @@ class WindowLogits(nn.Module):
 
     Args:
         models: Members of the ensemble.
-        channels: Number of channels C.
+        spec: The bundle: number of channels C, temperatures.
     """
 
-    def __init__(self, models: Sequence[HypoxNet], channels: int) -> None:
+    temperature: Tensor
+
+    def __init__(self, models: Sequence[HypoxNet], spec: BundleSpec) -> None:
         super().__init__()
         self.backbones = nn.ModuleList(_backbone(model) for model in models)
-        self.channels = channels
+        self.channels = spec.model.channels
+        self.calibrated = spec.calibrated
+        # One axis of members and regions, as the logits have.
+        self.register_buffer("temperature", temperature_of(spec).flatten(1, 2)[:, :, 0], persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """B 2 C D H W, channels and then a plane of 0 or 1 each that says which were measured, to logits of each
-        member, B R K D H W with R K in one axis.
+        member, B R K D H W with R K in one axis, each divided by its temperature.
         """
         presence = image[:, self.channels :].amax(dim=(2, 3, 4))
         parts = [backbone(image[:, : self.channels], presence).segmentation for backbone in self.backbones]
-        return torch.cat(parts, dim=1)
+        logits = torch.cat(parts, dim=1)
+        return logits / self.temperature if self.calibrated else logits
 
 
 def _backbone(model: HypoxNet) -> nn.Module:
@@ -108,7 +115,7 @@ def traced(spec: BundleSpec, models: Sequence[HypoxNet]) -> torch.jit.ScriptModu
     Raises:
         BundleError: Another number of windows gives other numbers.
     """
-    network = WindowLogits(models, spec.model.channels).eval()
+    network = WindowLogits(models, spec).eval()
     generator = torch.Generator().manual_seed(0)
     one, three = (_windows(spec, count, generator) for count in (1, 3))
     with warnings.catch_warnings(), torch.no_grad():
