@@ -26,8 +26,10 @@ from hypoxnet.data.config import DataConfig
 from hypoxnet.data.manifest import read_manifest
 from hypoxnet.data.plan import plan_covariates_alone
 from hypoxnet.survival.time_models.build import build_time_model
-from hypoxnet.survival.time_models.settings import TimeSettings
-from hypoxnet.training.covariates import RidgeOptions, choose_ridge, cohort_of, fit_effects
+from hypoxnet.survival.time_models.settings import KINDS, TimeSettings
+from hypoxnet.training.covariates import cohort_of
+from hypoxnet.training.ridge import RidgeOptions, choose_ridge
+from hypoxnet.training.ridge_fit import fit_effects
 
 EDGES = (6.0, 12.0, 18.0, 24.0, 36.0, 48.0, 60.0)
 EFFECTS = {"age": 0.2, "gtv_ml": 0.5, "hpv": -0.6, "t_stage": 0.3}
@@ -73,7 +75,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", type=int, default=100_000)
-    patients = parser.parse_args().patients
+    parser.add_argument("--kind", choices=KINDS, default="hazards", help="the outcome model, as `outcome.kind`")
+    options = parser.parse_args()
+    patients = options.patients
     marks = [clock()]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cohort.csv"
@@ -84,7 +88,7 @@ def main() -> None:
     settings = plan_covariates_alone(records, DataConfig(), edges_months=EDGES)
     cohort = cohort_of(records, settings)
     marks.append(clock())
-    model = build_time_model(TimeSettings(), EDGES, 2)
+    model = build_time_model(TimeSettings(kind=options.kind), EDGES, 2)
     ridge = choose_ridge(cohort, model, RidgeOptions())
     marks.append(clock())
     effects = fit_effects(cohort, model, ridge)
@@ -100,7 +104,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "patients": patients,
+                **vars(options),
                 "columns": cohort.columns.shape[1],
                 "events": [int((cohort.event == cause).sum()) for cause in (1, 2)],
                 "seconds": wall,

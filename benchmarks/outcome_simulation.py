@@ -1,6 +1,7 @@
 """The outcome model where the truth is known: calibration, discrimination and coverage over simulated cohorts.
 
     python3 benchmarks/outcome_simulation.py --repeats 500 --workers 2
+    python3 benchmarks/outcome_simulation.py --kind cox --repeats 500
 
 Patients have six covariates, some correlated and some missing, and Weibull hazards of locoregional failure and of
 death that depend on them; follow-up ends between one and six years. In each repeat the model of covariates alone is
@@ -35,10 +36,14 @@ from numpy.typing import NDArray
 
 from hypoxnet.metrics.bootstrap import bootstrap
 from hypoxnet.metrics.discrimination import harrell_c
-from hypoxnet.models.config import OutcomeConfig
-from hypoxnet.survival.time_models.build import build_time_model
+from hypoxnet.models.config import NO_BACKBONE, ModelConfig, OutcomeConfig
+from hypoxnet.models.heads import OutcomeHead
+from hypoxnet.models.spec import ModelSpec
+from hypoxnet.survival.time_models.settings import KINDS
 from hypoxnet.survival.uncertainty import incidence_spread
-from hypoxnet.training.covariates import Cohort, RidgeOptions, choose_ridge, effects_covariance, fit_effects
+from hypoxnet.training.covariates import into_head
+from hypoxnet.training.ridge import RidgeOptions, choose_ridge
+from hypoxnet.training.ridge_fit import Cohort, fit_effects
 from hypoxnet.transforms.imputation import fit_joint_normal
 
 Array = NDArray[np.float64]
@@ -101,7 +106,22 @@ def log_log(incidence: Array) -> Array:
     return np.asarray(np.log(-np.log1p(-np.clip(incidence, 1e-9, 1 - 1e-9))))
 
 
-def one_repeat(patients: int, missing: float, number: int) -> dict[str, float]:
+def empty_head(kind: str, covariates: int) -> OutcomeHead:
+    """The head of a model without images, in float64."""
+    outcome = OutcomeConfig(kind=kind)
+    spec = ModelSpec(
+        backbone=ModelConfig(backbone=NO_BACKBONE),
+        outcome=outcome,
+        channels=0,
+        regions=0,
+        covariates=covariates,
+        edges_months=tuple(outcome.edges_months),
+        spacing_mm=(1.0, 1.0, 1.0),
+    )
+    return OutcomeHead(spec, features=0, read_outs=0).double().eval()
+
+
+def one_repeat(kind: str, patients: int, missing: float, number: int) -> dict[str, float]:
     """Fit one cohort and judge it."""
     torch.set_num_threads(1)
     generator = np.random.default_rng([6, number])
@@ -111,19 +131,16 @@ def one_repeat(patients: int, missing: float, number: int) -> dict[str, float]:
     completed = (
         fit_joint_normal(training.columns, known).complete(training.columns, known) if missing else training.columns
     )
-    outcome = OutcomeConfig()
-    model = build_time_model(outcome.time_settings(), tuple(outcome.edges_months), 2).double()
     cohort = training.cohort(completed)
-    ridge = choose_ridge(cohort, model, RidgeOptions(strengths=(1.0, 10.0, 100.0), inner_repeats=1))
-    effects = fit_effects(cohort, model, ridge)
-    covariance = effects_covariance(effects, cohort, model)
+    head = empty_head(kind, completed.shape[1])
+    ridge = choose_ridge(cohort, head.time, RidgeOptions(strengths=(1.0, 10.0, 100.0), inner_repeats=1))
+    into_head(fit_effects(cohort, head.time, ridge), cohort, head)
+    parameters, covariance = head.parameters_alone(), head.covariance_alone()
     assert covariance is not None
-    parameters = torch.from_numpy(np.concatenate([effects.baseline.ravel(), effects.weights.ravel()]))
-    split, shape = effects.baseline.size, effects.weights.shape
 
     def incidence(values: torch.Tensor, columns: Array) -> torch.Tensor:
-        each = torch.einsum("np,jrp->njr", torch.from_numpy(columns), values[split:].reshape(shape))
-        return model.incidence(model.outputs(values[:split].reshape(effects.baseline.shape), each), [HORIZON])
+        clinical = torch.from_numpy(np.hstack([columns, np.zeros_like(columns)]))
+        return head.incidence_alone(values, clinical, [HORIZON])
 
     asked = draw(50, generator).columns
     low, high = incidence_spread(partial(incidence, columns=asked), parameters, covariance).limits()
@@ -155,13 +172,14 @@ def main() -> int:
     """Simulate and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=500)
+    parser.add_argument("--kind", choices=KINDS, default="hazards", help="the outcome model, as `outcome.kind`")
     parser.add_argument("--patients", type=int, default=600)
     parser.add_argument("--missing", type=float, default=0.0, help="share of the training patients without HPV status")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     begin = time.perf_counter()
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        one = partial(one_repeat, options.patients, options.missing)
+        one = partial(one_repeat, options.kind, options.patients, options.missing)
         rows = list(pool.map(one, range(options.repeats), chunksize=5))
     seconds = time.perf_counter() - begin
     json.dump(

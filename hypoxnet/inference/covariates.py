@@ -33,19 +33,18 @@ def cohort_incidence(models: Sequence[HypoxNet], spec: BundleSpec, records: Sequ
 
 def incidence_limits(models: Sequence[HypoxNet], spec: BundleSpec, record: CaseRecord) -> tuple[Tensor, Tensor] | None:
     """Limits of a case's incidence at `report_months`, J M each; None where a model does not know its uncertainty."""
-    heads = [model.head for model in models if model.head is not None]
-    if any(head.covariance is None or not bool(head.covariance.any()) for head in heads):
-        return None
     values, flags = _inputs(spec, [record])
     spreads, months = [], report_months(spec)
-    for head in heads:
-        assert head.covariance is not None
+    for head in [model.head for model in models if model.head is not None]:
+        covariance = head.covariance_alone()
+        if covariance is None:
+            return None
         clinical = head.clinical(values.new_zeros((1, 0)), values, flags)
 
         def incidence(parameters: Tensor, head: OutcomeHead = head, clinical: Tensor = clinical) -> Tensor:
-            return head.time.incidence(head.outputs_alone(parameters, clinical), months)
+            return head.incidence_alone(parameters, clinical, months)
 
-        spreads.append(incidence_spread(incidence, head.parameters_alone(), head.covariance))
+        spreads.append(incidence_spread(incidence, head.parameters_alone(), covariance))
     low, high = pooled_spread(spreads, cohort_incidence(models, spec, [record])).limits()
     return low[0], high[0]
 

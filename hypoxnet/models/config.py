@@ -98,7 +98,7 @@ class ModelConfig:
         options: Arguments by name that go to the backbone besides the settings above. `residual_unet` takes none; a
             MONAI network takes those of its class, for example `model=segresnet +model.options.dropout_prob=0.1` (the
             plus adds a name); a backbone of another package what its author says. `model=covariates` takes `strengths`,
-            `inner_folds`, `inner_repeats`, `one_standard_error` and `seed` of its ridge, for example
+            `inner_folds`, `inner_repeats`, `one_standard_error`, `by_site` and `seed` of its ridge, for example
             `model=covariates model.options.one_standard_error=true`.
     """
 

@@ -1,18 +1,21 @@
 """The outcome head: from pooled features, volumes and covariates to the outputs of an outcome model.
 
 Axis legend: B patients, F features, V read-outs, P covariates, J causes, R effects per cause, D coefficients of the
-baseline, K outputs per cause.
+baseline, K outputs per cause, M months, Q parameters.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from hypoxnet.models.spec import ModelSpec
 from hypoxnet.survival.time_models.build import build_time_model
+from hypoxnet.survival.time_models.cox import STEPS, CauseSpecificCox
+from hypoxnet.survival.time_models.cox_baseline import StepSpread
 
 
 class OutcomeHead(nn.Module):
@@ -52,8 +55,11 @@ class OutcomeHead(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         count = spec.causes * coefficients + self.linear.weight.numel()
+        alone = features == 0
         # Of the parameters of a model without images, whose hidden layer says nothing; 0 where nobody knows.
-        self.register_buffer("covariance", torch.zeros(count, count) if features == 0 else None)
+        self.register_buffer("covariance", torch.zeros(count, count) if alone else None)
+        stepped = alone and isinstance(self.time, CauseSpecificCox)
+        self.steps = StepSpread(spec.causes, STEPS, clinical) if stepped else None
 
     @torch.no_grad()
     def start_from(self, months: Tensor, event: Tensor) -> None:
@@ -69,16 +75,36 @@ class OutcomeHead(nn.Module):
             self.baseline.copy_(start)
 
     def parameters_alone(self) -> Tensor:
-        """The parameters that `covariance` is of: baseline, then effects of covariates; Q."""
+        """What is uncertain of a model without images: baseline, then effects of covariates; Q.
+
+        A baseline of steps is there as what is added to the logarithm of each, which is 0.
+        """
         parts = [] if self.baseline is None else [self.baseline.flatten()]
+        parts += [] if self.steps is None else [torch.zeros_like(self.steps.variance).flatten()]
         return torch.cat([*parts, self.linear.weight.flatten()]).detach()
 
-    def outputs_alone(self, parameters: Tensor, clinical: Tensor) -> Tensor:
-        """Outputs B J K of a model without images at other parameters, Q, from what it knows of patients, B 2 P."""
-        split = 0 if self.baseline is None else self.baseline.numel()
+    def covariance_alone(self) -> Tensor | None:
+        """Covariance of `parameters_alone`, Q Q; None where nobody knows."""
+        if self.covariance is None or not bool(self.covariance.any()):
+            return None
+        if self.steps is None:
+            return self.covariance
+        whole: Tensor = torch.block_diag(  # type: ignore[no-untyped-call]
+            torch.diag(self.steps.variance.flatten()), self.covariance
+        )
+        return whole
+
+    def incidence_alone(self, parameters: Tensor, clinical: Tensor, months: Sequence[float]) -> Tensor:
+        """Incidence B J M of a model without images at other parameters, Q, from what it knows of patients, B 2 P."""
+        split = len(parameters) - self.linear.weight.numel()
+        weights = parameters[split:].reshape(self.linear.weight.shape)
+        effects = (clinical.to(parameters) @ weights.T).reshape(len(clinical), self.time.causes, -1)
+        if self.steps is not None and isinstance(self.time, CauseSpecificCox):
+            independent = parameters[:split].reshape(self.steps.variance.shape)
+            moved = self.steps.moved(independent, weights - self.linear.weight.detach())
+            return self.time.incidence_of_steps(effects, months, self.time.log_steps + moved)
         baseline = None if self.baseline is None else parameters[:split].reshape(self.baseline.shape)
-        effects = clinical.to(parameters) @ parameters[split:].reshape(self.linear.weight.shape).T
-        return self.time.outputs(baseline, effects.reshape(len(effects), self.time.causes, -1))
+        return self.time.incidence(self.time.outputs(baseline, effects), months)
 
     def clinical(self, read_outs: Tensor, covariates: Tensor, covariates_known: Tensor) -> Tensor:
         """What the head knows besides features: the one place where volumes and covariates enter.

@@ -85,15 +85,24 @@ def incidence_spread(incidence: Callable[[Tensor], Tensor], parameters: Tensor, 
 def pooled_spread(spreads: Sequence[Spread], incidence: Tensor) -> Spread:
     """The spread of an ensemble's mean: its members' own, and how far they are apart.
 
-    Members share most of their training patients, so that their own spread is not divided by their number.
+    Members share most of their training patients, so that their own spread is not divided by their number. Variances
+    are added up as those of incidences, because a member that saw no event by a month says 0, which has no logarithm.
 
     Args:
         spreads: Of the members.
         incidence: Their mean incidence, B J M.
     """
-    own = torch.stack([spread.variance for spread in spreads]).mean(dim=0)
-    apart = torch.stack([spread.middle for spread in spreads]).var(dim=0, correction=0)
-    return Spread(complementary_log_log(incidence), own + apart)
+    members = torch.stack([-torch.expm1(-torch.exp(spread.middle)) for spread in spreads])
+    own = torch.stack([spread.variance for spread in spreads]) * _steepness(members).square()
+    variance = (own.mean(dim=0) + members.var(dim=0, correction=0)) / _steepness(incidence).square()
+    return Spread(complementary_log_log(incidence), variance)
+
+
+def _steepness(incidence: Tensor) -> Tensor:
+    """By how much an incidence grows with its complementary log-log."""
+    edge = torch.finfo(incidence.dtype).eps
+    kept = incidence.clamp(edge, 1.0 - edge)
+    return -(1.0 - kept) * torch.log1p(-kept)
 
 
 def complementary_log_log(incidence: Tensor) -> Tensor:

@@ -1,10 +1,8 @@
 """A model of covariates alone: the outcome head without image features, fitted to all patients at once.
 
-Penalised maximum likelihood of any outcome model: the mean loss plus a ridge on the effects of standardised columns,
-with a strength of its own per cause, chosen by the likelihood of patients left out of an inner cross-validation.
-Everything is float64 and deterministic.
+The ridge on the effects is chosen first, then everything is fitted, and what was fitted becomes weights of the head.
 
-Axis legend: N patients, P columns, J causes, R effects per cause, D coefficients of the baseline.
+Axis legend: N patients, P columns.
 """
 
 from __future__ import annotations
@@ -12,15 +10,10 @@ from __future__ import annotations
 import logging
 import math
 import time as clock
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from hypoxnet.cases import END_POINTS, FAILURE, CaseRecord
@@ -29,103 +22,13 @@ from hypoxnet.errors import ConfigError
 from hypoxnet.models.build import build_model
 from hypoxnet.models.heads import OutcomeHead
 from hypoxnet.phantom.cohort import one_thread
-from hypoxnet.survival.time_models.base import LEVEL_PRECISION, SHAPE_PRECISION, TimeModel
-from hypoxnet.survival.uncertainty import parameter_covariance
+from hypoxnet.training.ridge import INNER_PATIENTS, RidgeOptions, choose_ridge
+from hypoxnet.training.ridge_fit import Cohort, Effects, effects_covariance, fit_effects
 from hypoxnet.training.run import FittedModel, TrainingSetup, model_spec
 from hypoxnet.transforms.prepare import covariate_inputs
 from hypoxnet.transforms.settings import PrepareSettings
 
 log = logging.getLogger(__name__)
-
-Array = NDArray[np.float64]
-
-# The inner cross-validation of a larger cohort looks at this many patients: the best strength, as a sum over patients,
-# hardly depends on their number, and there it hardly matters.
-INNER_PATIENTS = 2_000
-# From here on one dealing is as good as several: with forty failures the best strength changes tenfold with the folds.
-ONE_DEALING = 1_000
-# Losses of patients left out are compared, not reported: they need no more digits than this gives.
-INNER_TOLERANCE = 1e-5
-
-
-@dataclass(frozen=True, slots=True)
-class RidgeOptions:
-    """How the strength of the ridge is chosen; `model.options` of `model=covariates`.
-
-    Args:
-        strengths: Candidates, as a precision of the effect of a column with a standard deviation of 1; in the unit of
-            the likelihood's curvature, which is about one per event.
-        inner_folds: Folds of the inner cross-validation.
-        inner_repeats: How often patients are dealt into folds anew; a cohort with a thousand patients is dealt once.
-        one_standard_error: Take the strongest ridge within one standard error of the best rather than the best.
-        seed: Seed of the inner folds.
-    """
-
-    strengths: Sequence[float] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-    inner_folds: int = 5
-    inner_repeats: int = 5
-    one_standard_error: bool = False
-    seed: int = 0
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> RidgeOptions:
-        """From `model.options`.
-
-        Raises:
-            ConfigError: An option is unknown or out of its range.
-        """
-        unknown = [name for name in options if name not in cls.__dataclass_fields__]
-        if unknown:
-            raise ConfigError(
-                f"model.options has {unknown[0]}, a model of covariates knows {', '.join(cls.__dataclass_fields__)}"
-            )
-        chosen = cls(**options)
-        if not chosen.strengths or min(chosen.strengths) <= 0 or chosen.inner_folds < 2 or chosen.inner_repeats < 1:
-            raise ConfigError(
-                f"model.options.strengths is {list(chosen.strengths)}, inner_folds {chosen.inner_folds}, inner_repeats "
-                f"{chosen.inner_repeats}; strengths must be above 0, folds at least 2, repeats at least 1"
-            )
-        return replace(chosen, strengths=tuple(sorted(float(value) for value in chosen.strengths)))
-
-
-@dataclass(frozen=True, slots=True)
-class Cohort:
-    """Patients with a known outcome, as arrays.
-
-    Args:
-        columns: N P, standardised; with flags of what is not known behind them where the settings want flags.
-        months: N; nan for a yes/no end point.
-        event: N.
-    """
-
-    columns: Tensor
-    months: Tensor
-    event: Tensor
-
-    def of(self, chosen: NDArray[np.int64]) -> Cohort:
-        """Some of the patients."""
-        index = torch.from_numpy(chosen)
-        return Cohort(self.columns[index], self.months[index], self.event[index])
-
-    def __len__(self) -> int:
-        return len(self.months)
-
-
-@dataclass(frozen=True, slots=True)
-class Effects:
-    """A fitted model.
-
-    Args:
-        baseline: J D.
-        weights: J R P.
-        ridge: Strength per cause.
-        iterations: Of the last fit.
-    """
-
-    baseline: Array
-    weights: Array
-    ridge: tuple[float, ...]
-    iterations: int = field(default=0, compare=False)
 
 
 def covariate_columns(records: Sequence[CaseRecord], settings: PrepareSettings) -> tuple[Tensor, Tensor]:
@@ -170,172 +73,8 @@ def cohort_of(records: Sequence[CaseRecord], settings: PrepareSettings) -> Cohor
         columns,
         torch.tensor(months, dtype=torch.float64),
         torch.tensor([outcome.event for outcome in outcomes], dtype=torch.int64),
+        tuple(record.site for record in patients),
     )
-
-
-def fit_effects(
-    cohort: Cohort,
-    time: TimeModel,
-    ridge: Sequence[float],
-    start: Effects | None = None,
-    *,
-    tolerance: float = 1e-7,
-) -> Effects:
-    """Penalised maximum likelihood by L-BFGS.
-
-    Args:
-        cohort: The training patients.
-        time: The outcome model.
-        ridge: Strength per cause.
-        start: Where to begin; the baseline of the cohort with no effects when None.
-        tolerance: Largest component of the gradient, per patient, at the end.
-    """
-    problem = _Problem(cohort, time, torch.tensor(list(ridge), dtype=torch.float64))
-    begin = start or Effects(
-        time.start(cohort.months, cohort.event).double().numpy(), problem.no_weights(), tuple(ridge)
-    )
-    flat = np.concatenate([begin.baseline.ravel(), begin.weights.ravel()])
-    options = {"maxiter": 500, "ftol": 1e-4 * tolerance, "gtol": tolerance, "maxcor": 20}
-    found = minimize(problem, flat, jac=True, method="L-BFGS-B", options=options)
-    split = begin.baseline.size
-    return Effects(
-        found.x[:split].reshape(begin.baseline.shape),
-        found.x[split:].reshape(begin.weights.shape),
-        tuple(float(value) for value in ridge),
-        int(found.nit),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Problem:
-    """The objective and its gradient, divided by the number of patients."""
-
-    cohort: Cohort
-    time: TimeModel
-    ridge: Tensor
-
-    def no_weights(self) -> Array:
-        return np.zeros((self.time.causes, len(self.time.effect), self.cohort.columns.shape[1]))
-
-    def __call__(self, flat: Array) -> tuple[float, Array]:
-        parameters = torch.from_numpy(flat.copy()).requires_grad_(True)
-        value = self.penalised(parameters)
-        (gradient,) = torch.autograd.grad(value, parameters)
-        return float(value.detach()), gradient.numpy()
-
-    def penalised(self, parameters: Tensor) -> Tensor:
-        """Mean loss and penalty at parameters: baseline, then weights; Q."""
-        causes, split = self.time.causes, self.time.causes * len(self.time.basis)
-        baseline = parameters[:split].reshape(causes, -1) if split else None
-        weights = parameters[split:].reshape(causes, len(self.time.effect), -1)
-        value = held_out_loss(self.cohort, self.time, baseline, weights)
-        penalty = (self.ridge[:, None, None] * weights.square()).sum()
-        if baseline is not None:
-            precision = torch.full((baseline.shape[1],), SHAPE_PRECISION, dtype=torch.float64)
-            precision[0] = LEVEL_PRECISION
-            penalty = penalty + (precision * baseline.square()).sum()
-        return value + 0.5 * penalty / max(1, len(self.cohort))
-
-
-def held_out_loss(cohort: Cohort, time: TimeModel, baseline: Tensor | None, weights: Tensor) -> Tensor:
-    """Mean loss of patients under given effects."""
-    effects = torch.einsum("np,jrp->njr", cohort.columns, weights)
-    return time.loss(time.outputs(baseline, effects), cohort.months, cohort.event, torch.ones(len(cohort)))
-
-
-def effects_covariance(effects: Effects, cohort: Cohort, time: TimeModel) -> Tensor | None:
-    """Covariance of the fitted parameters, baseline then weights, Q Q; None for a model without a fitted baseline.
-
-    Args:
-        effects: The fit.
-        cohort: The training patients.
-        time: The outcome model.
-    """
-    if not effects.baseline.size:
-        return None
-    problem = _Problem(cohort, time, torch.tensor(effects.ridge, dtype=torch.float64))
-    flat = torch.from_numpy(np.concatenate([effects.baseline.ravel(), effects.weights.ravel()]))
-    return parameter_covariance(lambda parameters: len(cohort) * problem.penalised(parameters), flat)
-
-
-def choose_ridge(cohort: Cohort, time: TimeModel, options: RidgeOptions) -> tuple[float, ...]:
-    """Strength per cause by the likelihood of patients left out, one cause after the other.
-
-    Args:
-        cohort: The training patients.
-        time: The outcome model.
-        options: Candidates and folds.
-
-    Returns:
-        One per cause; the strongest candidate for a cause that fewer than two patients met.
-    """
-    parts = inner_parts(cohort, options)
-    strongest, middle = options.strengths[-1], options.strengths[len(options.strengths) // 2]
-    counts = [int((cohort.event == cause + 1).sum()) for cause in range(time.causes)]
-    ridge = [middle if count >= 2 else strongest for count in counts]
-    starts: dict[int, Effects | None] = {}
-    for cause, count in enumerate(counts):
-        if count < 2 or not parts:
-            continue
-        losses = []
-        for strength in reversed(options.strengths):
-            ridge[cause] = strength
-            losses.append([_left_out(cohort, time, part, ridge, starts, number) for number, part in enumerate(parts)])
-        ridge[cause] = _best(np.array(losses)[::-1], options, weights=np.array([len(part.left_out) for part in parts]))
-    return tuple(ridge)
-
-
-def _left_out(
-    cohort: Cohort,
-    time: TimeModel,
-    part: InnerPart,
-    ridge: Sequence[float],
-    starts: dict[int, Effects | None],
-    number: int,
-) -> float:
-    """Mean loss of a fold under the model of the others; fits go on from those of the last strength."""
-    fitted = fit_effects(cohort.of(part.fitted), time, ridge, starts.get(number), tolerance=INNER_TOLERANCE)
-    starts[number] = fitted
-    baseline = torch.from_numpy(fitted.baseline) if fitted.baseline.size else None
-    with torch.no_grad():
-        return float(held_out_loss(cohort.of(part.left_out), time, baseline, torch.from_numpy(fitted.weights)))
-
-
-def _best(losses: Array, options: RidgeOptions, *, weights: NDArray[np.int64]) -> float:
-    """The strength with the lowest loss of patients left out; losses are strengths by folds."""
-    means = np.average(losses, axis=1, weights=weights)
-    best = int(means.argmin())
-    if options.one_standard_error:
-        # Repeats look at the same patients again, and make the error no smaller.
-        error = float(losses[best].std(ddof=1) / math.sqrt(min(options.inner_folds, losses.shape[1])))
-        best = max(index for index, mean in enumerate(means) if mean <= means[best] + error)
-    return float(options.strengths[best])
-
-
-@dataclass(frozen=True, slots=True)
-class InnerPart:
-    """Who is fitted and who is left out in one fold of the inner cross-validation, as places in the cohort."""
-
-    fitted: NDArray[np.int64]
-    left_out: NDArray[np.int64]
-
-
-def inner_parts(cohort: Cohort, options: RidgeOptions) -> list[InnerPart]:
-    """Patients dealt into folds, event by event, at most `INNER_PATIENTS` of them and small cohorts several times.
-
-    Fewer folds where few failed, none where fewer than two did.
-    """
-    generator = np.random.default_rng(options.seed)
-    event = cohort.event.numpy()
-    parts = []
-    for _ in range(options.inner_repeats if len(event) < ONE_DEALING else 1):
-        chosen = generator.permutation(len(event))[:INNER_PATIENTS]
-        order = chosen[np.argsort(event[chosen], kind="stable")]
-        count = min(options.inner_folds, int((event[order] == FAILURE).sum()))
-        folds = [np.sort(order[number::count]) for number in range(count)] if count >= 2 else []
-        for number, fold in enumerate(folds):
-            parts.append(InnerPart(np.concatenate([f for other, f in enumerate(folds) if other != number]), fold))
-    return parts
 
 
 def fit_covariates(split: Split, settings: PrepareSettings, setup: TrainingSetup) -> FittedModel:
@@ -395,13 +134,14 @@ def into_head(effects: Effects, cohort: Cohort, head: OutcomeHead) -> None:
     each = torch.einsum("np,jrp->njr", cohort.columns, torch.from_numpy(effects.weights))
     baseline = torch.from_numpy(effects.baseline) if effects.baseline.size else None
     head.time.set_baseline(head.time.outputs(baseline, each), cohort.months, cohort.event)
+    if head.steps is not None:
+        clinical = torch.nn.functional.pad(cohort.columns, (0, head.linear.weight.shape[1] - columns))
+        head.steps.keep(clinical, each[..., 0], cohort.months, cohort.event)
 
 
-def _keep_covariance(covariance: Tensor | None, effects: Effects, head: OutcomeHead) -> None:
+def _keep_covariance(covariance: Tensor, effects: Effects, head: OutcomeHead) -> None:
     """The covariance among all parameters of the head; those of columns that were not fitted have none."""
     assert head.covariance is not None
-    if covariance is None:
-        return
     level, columns = effects.baseline.size, head.linear.weight.shape[1]
     rows = torch.arange(effects.weights.shape[0] * effects.weights.shape[1])
     fitted = level + rows[:, None] * columns + torch.arange(effects.weights.shape[2])

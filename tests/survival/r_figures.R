@@ -43,6 +43,9 @@ regression <- function(d, horizon) {
   ridged <- coxph(Surv(months, event == 1) ~ ridge(x1, x2, theta = 0.01 * nrow(d)), data = d, control = exact)
   out <- c(out, list(weighted = number(coef(weighted)), weighted_error = number(sqrt(diag(vcov(weighted)))),
                      ridged = number(coef(ridged)), ridged_error = number(sqrt(diag(ridged$var)))))
+  tied <- coxph(Surv(months, event == 1) ~ x1 + x2, data = d, ties = "breslow", control = exact)
+  ahead <- summary(survfit(tied, newdata = d[1:5, ], ctype = 1), times = horizon)
+  out <- c(out, list(hazard = number(ahead$cumhaz), hazard_error = number(ahead$std.chaz)))
   if (!any(d$event == 2)) return(out)
   # Censorings a little later, so that no event ties with one: cmprsk and survival then mean the same weights.
   moved <- d$months + ifelse(d$event == 0, 1e-3, 0)

@@ -12,7 +12,8 @@ from simulated import EDGES, MONTHS, cohort, fitted, model_of, random_outputs
 from torchsurv.loss.cox import neg_partial_log_likelihood
 
 from hypoxnet.survival.estimators import aalen_johansen
-from hypoxnet.survival.time_models.cox import STEPS, partial_likelihood_terms
+from hypoxnet.survival.time_models.cox import STEPS
+from hypoxnet.survival.time_models.cox_likelihood import partial_likelihood_terms
 
 # --- known parameters come back
 

@@ -56,7 +56,15 @@ def test_certain_incidences_have_finite_limits(log_rate: float) -> None:
 
 
 def test_members_that_disagree_spread_the_mean_of_an_ensemble() -> None:
-    one, other = (Spread(torch.tensor([[[middle]]]), torch.tensor([[[0.04]]])) for middle in (-2.0, -1.0))
+    one, other = (Spread(torch.tensor([[[middle]]]), torch.tensor([[[0.04]]])) for middle in (-1.6, -1.4))
     mean = 1 - torch.exp(-torch.exp(torch.tensor([[[-1.5]]])))
-    assert pooled_spread([one, one], mean).variance.item() == pytest.approx(0.04)
-    assert pooled_spread([one, other], mean).variance.item() == pytest.approx(0.04 + 0.25)
+    assert pooled_spread([one, one], 1 - torch.exp(-torch.exp(one.middle))).variance.item() == pytest.approx(0.04)
+    # Members 0.1 from the mean on this scale; the scale bends little over such a distance.
+    assert pooled_spread([one, other], mean).variance.item() == pytest.approx(0.04 + 0.01, rel=0.01)
+
+
+def test_a_member_that_has_seen_no_event_yet_does_not_make_the_ensemble_know_nothing() -> None:
+    some = Spread(torch.full((1, 1, 1), -4.0), torch.full((1, 1, 1), 0.25))
+    none = Spread(torch.full((1, 1, 1), -16.0), torch.zeros(1, 1, 1))
+    low, high = pooled_spread([some, some, some, none], torch.full((1, 1, 1), 0.0136)).limits()
+    assert 0.002 < low.item() < 0.0136 < high.item() < 0.08

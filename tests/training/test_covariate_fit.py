@@ -16,16 +16,10 @@ from hypoxnet.models.build import build_model
 from hypoxnet.models.config import ModelConfig, OutcomeConfig
 from hypoxnet.survival.time_models.build import build_time_model
 from hypoxnet.survival.time_models.settings import TimeSettings
-from hypoxnet.training.covariates import (
-    Cohort,
-    RidgeOptions,
-    choose_ridge,
-    cohort_of,
-    covariate_columns,
-    fit_covariates,
-    fit_effects,
-    inner_parts,
-)
+from hypoxnet.survival.uncertainty import incidence_spread
+from hypoxnet.training.covariates import cohort_of, covariate_columns, fit_covariates
+from hypoxnet.training.ridge import RidgeOptions, choose_ridge, inner_parts
+from hypoxnet.training.ridge_fit import Cohort, fit_effects
 from hypoxnet.transforms.prepare import covariate_inputs
 
 EDGES = (6.0, 12.0, 18.0, 24.0, 36.0, 48.0, 60.0)
@@ -114,6 +108,35 @@ def test_inner_folds_hold_each_patient_once_and_share_the_failures():
     assert max(failures) - min(failures) <= 1
 
 
+def test_by_site_every_inner_fold_is_made_of_whole_hospitals():
+    names = np.array(["north", "south", "coast", "lake", "hill", "moor", "isle"])
+    cohort = simulated(210)
+    cohort = replace(cohort, sites=tuple(names[np.arange(210) % 7]))
+    parts = inner_parts(cohort, RidgeOptions(by_site=True, inner_folds=3))
+    assert sorted(np.concatenate([part.left_out for part in parts]).tolist()) == list(range(210))
+    sites = np.array(cohort.sites)
+    for part in parts:
+        assert not set(sites[part.fitted]) & set(sites[part.left_out])
+    failures = [int((cohort.event[torch.from_numpy(part.left_out)] == 1).sum()) for part in parts]
+    assert max(failures) < 2 * min(failures)
+    few = replace(cohort, sites=tuple(names[np.arange(210) % 2]))
+    with pytest.raises(ConfigError, match=r"model\.options\.by_site leaves out hospitals, .* are of 2; it takes three"):
+        inner_parts(few, RidgeOptions(by_site=True))
+
+
+def test_by_site_a_covariate_that_one_hospital_makes_look_harmful_is_believed_less():
+    """In two hospitals of four everybody has it; in one of these two more fail, for reasons of its own."""
+    cohort, site = simulated(600, effects=(0.0,)), np.arange(600) % 4
+    months = torch.where(torch.from_numpy(site == 0), cohort.months / 4.0, cohort.months)
+    mark = torch.from_numpy(np.where(site < 2, 1.0, -1.0))[:, None]
+    cohort = Cohort(mark, months, cohort.event, tuple(map(str, site)))
+    options = RidgeOptions(strengths=(1.0, 10.0, 100.0, 1000.0), inner_folds=4, inner_repeats=1)
+    mixed = choose_ridge(cohort, outcome_model("weibull"), options)
+    apart = choose_ridge(cohort, outcome_model("weibull"), replace(options, by_site=True))
+    assert mixed[0] <= 10.0
+    assert apart[0] == 1000.0
+
+
 def setup_of(tiny_training, tmp_path, **changes):
     setup = replace(
         tiny_training(epochs=1, cache=tmp_path),
@@ -142,6 +165,16 @@ def test_the_head_says_what_was_fitted(tiny_training, tmp_path, kind):
     assert outputs[:, 0].diff(dim=0)[:, 0].numpy() == pytest.approx(effects.diff(dim=0)[:, 0].numpy(), abs=1e-5)
     seen = ((cohort.event == 1) & (cohort.months <= 24.0)).double().mean()
     assert float(incidence[:, 0, 0].mean()) == pytest.approx(float(seen), abs=0.08)
+    clinical = model.head.clinical(values.new_zeros((len(values), 0)), values, flags)
+    spread = incidence_spread(
+        lambda parameters: model.head.incidence_alone(parameters, clinical[:5], (24.0, 60.0)),
+        model.head.parameters_alone(),
+        model.head.covariance_alone(),
+    )
+    low, high = spread.limits()
+    assert bool((low < incidence[:5]).all())
+    assert bool((incidence[:5] < high).all())
+    assert 0.02 < float((high - low)[:, 0, 0].mean()) < 0.4
     # What the loader of a network would make of the same patients.
     assert values[3].tolist() == covariate_inputs([records[3].covariates], settings)[0][0].tolist()
 

@@ -1,6 +1,6 @@
 """Cause-specific Cox models, with a baseline that is kept once training is over.
 
-Axis legend: B patients, J causes, E events, G steps of the baseline, M months.
+Axis legend: B patients, J causes, G steps of the baseline, M months.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from hypoxnet.survival.time_models.base import (
     own_value_whole_gradient,
     with_others,
 )
+from hypoxnet.survival.time_models.cox_baseline import breslow_steps, thinned
+from hypoxnet.survival.time_models.cox_likelihood import partial_likelihood_terms
 from hypoxnet.survival.time_models.settings import TimeSettings
 
 # Steps of the baseline that a bundle keeps. Cohorts of the field have fewer distinct times of events.
@@ -26,46 +28,6 @@ STEPS = 512
 NEVER = 1e30
 # exp of it is a hazard nobody survives, and float32 still holds it.
 LARGEST_LOG_HAZARD = 80.0
-
-
-def partial_likelihood_terms(log_risk: Tensor, months: Tensor, hit: Tensor, *, ties: str) -> Tensor:
-    """Each patient's term of the Cox partial log-likelihood; 0 for patients without the event.
-
-    Terms of tied events share the mean of their denominators, so that a term does not depend on the order of patients.
-
-    Args:
-        log_risk: B.
-        months: B.
-        hit: B, true where the event of interest happened; other events leave the risk set as censorings do.
-        ties: `efron` or `breslow`.
-
-    Returns:
-        B; their sum is the partial log-likelihood.
-
-    Source:
-        Cox 1972, J R Stat Soc B 34:187; Efron 1977, J Am Stat Assoc 72:557; Breslow 1974, Biometrics 30:89.
-
-    Example:
-        >>> terms = partial_likelihood_terms(torch.zeros(3), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1, 1, 0]) > 0,
-        ...                                  ties="efron")
-        >>> [round(float(term), 3) for term in terms]
-        [-1.099, -0.693, 0.0]
-    """
-    rows = hit.nonzero()[:, 0]
-    if len(rows) == 0:
-        return log_risk * 0.0
-    at_risk = months[None] >= months[rows, None]
-    tied = (months[None] == months[rows, None]) & hit[None]
-    together = tied[:, rows].to(log_risk)
-    size = together.sum(dim=1)
-    log_weight = torch.zeros_like(at_risk, dtype=log_risk.dtype)
-    if ties == "efron":
-        rank = together.tril(diagonal=-1).sum(dim=1)
-        log_weight = torch.where(tied, torch.log1p(-rank / size)[:, None], log_weight)
-    # One sum per event, in logarithms: exp of a log-risk overflows above 88, and a running sum loses its digits.
-    denominators = (log_risk[None] + log_weight).masked_fill(~at_risk, -torch.inf).logsumexp(dim=1)
-    shared = (together @ denominators) / size
-    return torch.zeros_like(log_risk).index_add(0, rows, log_risk[rows] - shared)
 
 
 class CauseSpecificCox(TimeModel):
@@ -112,34 +74,32 @@ class CauseSpecificCox(TimeModel):
             months: B.
             event: B.
         """
-        log_risk = at_least_float32(outputs)[..., 0]
-        times = torch.unique(months[event > 0])
-        at_risk = (months[None] >= times[:, None])[:, None]
-        denominator = log_risk.T[None].masked_fill(~at_risk, -torch.inf).logsumexp(dim=2)
-        cause = torch.arange(1, self.causes + 1, device=event.device)
-        here = (months[None] == times[:, None])[:, None] & (event[None] == cause[:, None])[None]
-        # G J; log 0 where the cause did not strike at that time
-        steps = torch.log(here.sum(dim=2).to(log_risk)) - denominator
-        times, steps = _thinned(times, steps)
+        steps, _ = thinned(breslow_steps(at_least_float32(outputs)[..., 0], months, event), STEPS)
+        count = len(steps.months)
         self.step_months.fill_(NEVER)
         self.log_steps.fill_(-NEVER)
-        self.step_months[: len(times)] = times.to(self.step_months)
-        self.log_steps[:, : len(times)] = steps.T.to(self.log_steps).clamp(min=-NEVER)
+        self.step_months[:count] = steps.months.to(self.step_months)
+        self.log_steps[:, :count] = steps.log_hazards.to(self.log_steps).clamp(min=-NEVER)
 
     def _incidence(self, outputs: Tensor, months: Sequence[float]) -> Tensor:
-        log_hazard = (self.log_steps.to(outputs)[None] + outputs).clamp(max=LARGEST_LOG_HAZARD)
+        return self.incidence_of_steps(outputs, months, self.log_steps)
+
+    def incidence_of_steps(self, outputs: Tensor, months: Sequence[float], log_steps: Tensor) -> Tensor:
+        """Incidence with other steps than those kept, at the same months.
+
+        Args:
+            outputs: B J 1.
+            months: M times.
+            log_steps: J G.
+
+        Returns:
+            B J M.
+        """
+        log_hazard = (log_steps.to(outputs)[None] + outputs).clamp(max=LARGEST_LOG_HAZARD)
         hazard = log_hazard.exp()
         incidence = incidence_by_shares(hazard, hazard.sum(dim=1))
         values = torch.cat([torch.zeros_like(incidence[..., :1]), incidence], dim=-1)
         wanted = torch.tensor([float(month) for month in months], dtype=self.step_months.dtype)
-        return values[..., torch.searchsorted(self.step_months, wanted.to(self.step_months.device), right=True)]
-
-
-def _thinned(times: Tensor, log_steps: Tensor) -> tuple[Tensor, Tensor]:
-    """At most `STEPS` steps: neighbours are added up at the later time."""
-    if len(times) <= STEPS:
-        return times, log_steps
-    ends = torch.linspace(0, len(times), STEPS + 1).round().long()[1:].tolist()
-    begins = [0, *ends[:-1]]
-    merged = torch.stack([log_steps[a:b].logsumexp(dim=0) for a, b in zip(begins, ends, strict=True)])
-    return times[torch.tensor(ends) - 1], merged
+        # Counted rather than searched for, which is no operation of ONNX; there are 512 steps.
+        passed = (self.step_months <= wanted.to(self.step_months.device)[:, None]).sum(dim=1)
+        return values[..., passed]
