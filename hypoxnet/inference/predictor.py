@@ -27,7 +27,7 @@ from hypoxnet.files import sha256_of
 from hypoxnet.inference.applied import Applied, Together, said_by, temperatures_of, whole
 from hypoxnet.inference.attribution import Explanation, check_explainable, explain_case, no_contour
 from hypoxnet.inference.batching import measured_batch, memory_of, most_on
-from hypoxnet.inference.config import InferenceConfig
+from hypoxnet.inference.config import BFLOAT16, InferenceConfig
 from hypoxnet.inference.covariates import cohort_incidence, needed_alone, predict_alone
 from hypoxnet.inference.device import cases_ahead_on, choose_device
 from hypoxnet.inference.read_outs import Risk, describe, native_values, on_reference_grid, report_months
@@ -83,6 +83,7 @@ class Predictor:
         self.models = tuple(model.to(self.device).eval() for model in models)
         self.temperatures = temperatures_of(spec, self.device)
         self.spread = config.spread
+        self.bfloat16 = config.precision == BFLOAT16
         self.choices = InferenceDefaults(**{**asdict(spec.inference), **config.chosen()})
         # None until the first case: its measurement needs the device.
         self.windows_per_batch = config.windows_per_batch
@@ -97,7 +98,10 @@ class Predictor:
         if self.windows_per_batch is None:
             self.windows_per_batch = self._measured_batch()
             log.info("%d windows at once on %s", self.windows_per_batch, self.device)
-        return Sliding(self.spec.settings.window, self.choices.overlap, self.windows_per_batch, self.choices.mirror)
+        choices = self.choices
+        return Sliding(
+            self.spec.settings.window, choices.overlap, self.windows_per_batch, choices.mirror, self.bfloat16
+        )
 
     @torch.inference_mode()
     def _measured_batch(self) -> int:
@@ -202,6 +206,8 @@ class Predictor:
         risk = Risk.of(self.spec, applied.incidence)
         said = describe(self.spec, record, case=case, native=native, risk=risk, choices=self.choices)
         said |= self._doubts(case, applied, members, said["notes"])
+        if self.bfloat16:
+            said["choices"] |= {"precision": BFLOAT16}
         return Prediction(
             key=record.key,
             grid=case.reference,
@@ -329,6 +335,7 @@ class Predictor:
         """What makes a prediction, apart from the case."""
         made_by = {"version": VERSION, "bundle": self.spec.digest, "choices": asdict(self.choices)}
         made_by |= {"spread": True} if self.spread else {}
+        made_by |= {"precision": BFLOAT16} if self.bfloat16 else {}
         return made_by if self.explain_by is None else {**made_by, "explain_by": self.explain_by}
 
     def digest(self, record: CaseRecord) -> str:

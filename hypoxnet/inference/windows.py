@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -36,12 +37,14 @@ class Sliding:
         overlap: Share of the window that neighbours have in common.
         windows_per_batch: Windows that go through the network at once.
         mirror: Average over the eight mirror images.
+        bfloat16: The network computes in bfloat16; what windows add up to is float32 all the same.
     """
 
     window: tuple[int, int, int]
     overlap: float
     windows_per_batch: int
     mirror: bool = False
+    bfloat16: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def encode_by_windows(
         tumour_known: 1.
         sliding: The windows.
     """
-    encode = partial(_encode, model, presence, tumour_known)
+    encode = partial(_encode, model, presence, tumour_known, sliding)
     return next(_orientations(encode, images, tumour, sliding=sliding, flips=((),)))
 
 
@@ -99,7 +102,7 @@ def passes_by_windows(
     model: HypoxNet, images: Tensor, *, presence: Tensor, tumour: Tensor, tumour_known: Tensor, sliding: Sliding
 ) -> Iterator[Encoding]:
     """As `encode_by_windows`, of the case and, if `sliding.mirror`, of its seven mirror images, each upright again."""
-    encode = partial(_encode, model, presence, tumour_known)
+    encode = partial(_encode, model, presence, tumour_known, sliding)
     yield from _orientations(encode, images, tumour, sliding=sliding, flips=passes(sliding))
 
 
@@ -147,10 +150,15 @@ def all_flips() -> tuple[tuple[int, ...], ...]:
     return tuple(axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count))
 
 
-def _encode(model: HypoxNet, presence: Tensor, tumour_known: Tensor, windows: Tensor) -> Encoded:
+def _encode(model: HypoxNet, presence: Tensor, tumour_known: Tensor, sliding: Sliding, windows: Tensor) -> Encoded:
     """A batch of windows whose last channel is the tumour."""
     count = len(windows)
-    return model.encode(windows[:, :-1], presence.expand(count, -1), windows[:, -1:], tumour_known.expand(count))
+    # What was chosen around it stays when nothing is chosen here.
+    computing: AbstractContextManager[object] = nullcontext()
+    if sliding.bfloat16:
+        computing = torch.autocast(windows.device.type, torch.bfloat16)
+    with computing:
+        return model.encode(windows[:, :-1], presence.expand(count, -1), windows[:, -1:], tumour_known.expand(count))
 
 
 def _orientations(

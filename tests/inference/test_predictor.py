@@ -205,6 +205,24 @@ def test_a_device_that_does_not_exist_is_one_sentence(tiny_spec, make_bundle, na
         load_predictor(make_bundle(tiny_spec), InferenceConfig(device=name))
 
 
+def test_bfloat16_is_near_float32_is_not_the_same_and_says_so(tiny_spec, make_bundle, make_case):
+    record, bundle = make_case(), make_bundle(tiny_spec)
+    exact, rounded = load_predictor(bundle, CPU), load_predictor(bundle, replace(CPU, precision="bfloat16"))
+    one, other = exact.predict(record), rounded.predict(record)
+    apart = np.abs(one.probability["hsv"] - other.probability["hsv"])
+    assert 0 < apart.max() < 0.02
+    assert other.probability["hsv"].dtype == np.float32
+    for cause, incidence in one.incidence.items():
+        np.testing.assert_allclose(other.incidence[cause], incidence, atol=0.01)
+    assert other.read_outs["choices"] == {**one.read_outs["choices"], "precision": "bfloat16"}
+    assert exact.digest(record) != rounded.digest(record)
+
+
+def test_a_precision_that_nobody_computes_in_is_refused():
+    with pytest.raises(ConfigError, match=r"inference\.precision is 'int8', it must be one of float32, bfloat16"):
+        InferenceConfig(precision="int8")
+
+
 def holds(predictor, windows, monkeypatch):
     """A device whose memory holds so many windows; returns the batches that were tried."""
     model, tried = predictor.models[0], []
