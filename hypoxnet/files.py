@@ -80,7 +80,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         >>> (parent / "a" / "b.txt").read_text()
         'whole'
     """
-    if path.exists() and not path.is_dir():
+    if path.is_file():  # asked at once: between two questions another writer may take a folder away
         raise NotADirectoryError(f"{path} is a file, a folder is to be written there; choose another place")
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(path)
