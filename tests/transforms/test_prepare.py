@@ -31,7 +31,9 @@ def test_training_and_inference_prepare_bit_for_bit(tiny_spec, make_bundle, make
     predictor = load_predictor(make_bundle(tiny_spec), InferenceConfig(device="cpu"))
     apply = predictor.apply
     monkeypatch.setattr(
-        type(predictor), "apply", lambda self, sample: seen.setdefault("sample", sample) and apply(sample)
+        type(predictor),
+        "apply",
+        lambda self, sample, *rest: seen.setdefault("sample", sample) and apply(sample, *rest),
     )
     predictor.predict(record)
     for name in ("images", "presence", "tumour", "tumour_known", "covariates", "covariates_known"):
