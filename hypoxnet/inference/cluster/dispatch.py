@@ -171,10 +171,12 @@ class Dispatcher:
         usable = [member for member in members if member not in self.unusable]
         if usable:
             self.last_seen = time.monotonic()
-        elif members and set(members) <= set(self.unusable) and not self.tasks:
-            self._nobody(self.limits.wait_s, f": {next(iter(self.unusable.values()))}")
-        else:
-            self._nobody(self.limits.wait_s, "")
+        elif time.monotonic() - self.last_seen > self.limits.wait_s:
+            why = f": {next(iter(self.unusable.values()))}" if members else ""
+            raise ConfigError(
+                f"no worker could be used for {self.limits.wait_s:g} s{why}; finished cases are kept, the same command "
+                "goes on"
+            )
         for member in usable:
             if member in self.tasks:
                 continue
@@ -190,12 +192,6 @@ class Dispatcher:
     def _start(self, member: str, name: str, function: Callable[..., Any], *arguments: Any) -> None:
         handle = self.crew.start(member, function, *arguments)
         self.tasks[member] = _Task(handle, name, time.monotonic(), arguments[0] if arguments else None)
-
-    def _nobody(self, wait_s: float, why: str) -> None:
-        if time.monotonic() - self.last_seen > wait_s:
-            raise ConfigError(
-                f"no worker could be used for {wait_s:g} s{why}; finished cases are kept, the same command goes on"
-            )
 
     def _answered(self, member: str, task: _Task, answer: Answer) -> Iterator[tuple[CaseRecord, Done | str]]:
         if answer.lost:
