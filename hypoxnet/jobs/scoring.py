@@ -257,6 +257,8 @@ def _row(score: CaseScore) -> dict[str, Any]:
     row |= {"site": score.site, "fold": "" if score.fold is None else score.fold}
     for name, region in score.regions.items():
         row |= {f"{name}_{what}": _cell(value) for what, value in asdict(region).items()}
+    row |= {f"{name}_ece": _cell(found.after.error) for name, found in score.reliability.items()}
+    row |= {} if score.unlike_training is None else {"unlike_training": _cell(score.unlike_training)}
     outcome = score.outcome
     return row | {
         "threshold_dice": _cell(score.threshold_dice),

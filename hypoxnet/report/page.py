@@ -14,6 +14,7 @@ from hypoxnet.bundle.schema import INTENDED_USE, BundleSpec
 from hypoxnet.files import write_text
 from hypoxnet.report import figures
 from hypoxnet.report.checklists import filled_checklists, write_checklists
+from hypoxnet.report.doubts_section import doubt_drawings, doubt_rows
 from hypoxnet.report.gallery import read_gallery_case
 from hypoxnet.report.outcome_section import (
     Drawing,
@@ -82,7 +83,7 @@ def write_report(run: Path) -> Path:
         intended_use=INTENDED_USE,
         counts=metrics["counts"],
         headline=list(_headline(metrics)),
-        segmentation=list(_segmentation_rows(metrics)),
+        segmentation=[*_segmentation_rows(metrics), *doubt_rows(metrics)],
         outcome=list(outcome_rows(facts.outcome)),
         divisions=list(group_tables(facts.outcome)),
         interactions=list(interaction_tables(facts.outcome)),
@@ -204,6 +205,7 @@ def _drawings(run: Path, metrics: Mapping[str, Any], scored: pd.DataFrame, spec:
             "Each point is a withheld case. Right: mean difference and limits of agreement (1.96 standard deviations).",
             wide=True,
         )
+    yield from doubt_drawings(metrics)
     yield from outcome_drawings(metrics.get("outcome", {}))
 
 

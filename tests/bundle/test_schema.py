@@ -4,7 +4,8 @@ from math import inf, nan
 
 import pytest
 
-from hypoxnet.bundle.schema import BundleSpec, InferenceDefaults, cohort_counts
+from hypoxnet.bundle.schema import MOST_TYPICAL, BundleSpec, InferenceDefaults, cohort_counts, of_all_members
+from hypoxnet.bundle.typical import Part, Typical
 from hypoxnet.cases import CaseRecord, Outcome
 from hypoxnet.errors import BundleError, ConfigError
 
@@ -18,6 +19,63 @@ def test_a_description_survives_json(tiny_spec):
         tiny_spec, members=3, cohort={"patients": 40}, metrics={"dice": {"value": 0.8, "low": 0.7, "high": 0.9}}
     )
     assert through_json(spec) == spec
+
+
+@pytest.fixture
+def typical() -> Typical:
+    part = Part((0.5, -1.0), (1.0, 0.25), ((1.0, 0.0),), (2.0,), rest=0.5, centre=0.25, spread=0.125)
+    return Typical(
+        {"tumour": {"FMISO_SUV": part}}, part, ("FMISO_SUV",), {"tumour": 2.5}, 30, 12, "validation patients"
+    )
+
+
+def test_temperatures_and_what_is_typical_survive_json(tiny_spec, typical):
+    spec = replace(tiny_spec, members=2, temperatures=((1.5,), (0.75,)), typical=(typical, None))
+    assert through_json(spec) == spec
+    assert spec.calibrated
+
+
+def test_a_bundle_from_before_there_were_temperatures_has_temperature_1(tiny_spec):
+    content = tiny_spec.to_json()
+    del content["temperatures"], content["typical"]
+    spec = BundleSpec.from_json(content)
+    assert spec.every_temperature == ((1.0,),)
+    assert not spec.calibrated
+    assert spec.typical == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"temperatures": [[1.0], [1.0]]}, "temperatures are of 2 members, there are 1"),
+        ({"temperatures": [[1.0, 2.0]]}, "a member has the temperatures"),
+        ({"temperatures": [[0.0]]}, r"temperatures\[0\]\[0\] is 0.0, it must be a number from 0.001"),
+        ({"typical": [{"channels": {}}]}, "lacks 'features'"),
+        ({"typical": ["him"]}, r"typical\[0\] is 'him', it must be an object"),
+    ],
+)
+def test_temperatures_that_cannot_be_are_one_sentence(tiny_spec, change, sentence):
+    with pytest.raises(BundleError, match=sentence):
+        BundleSpec.from_json({**tiny_spec.to_json(), **change})
+
+
+def test_a_typical_patient_whose_numbers_do_not_fit_is_refused(tiny_spec, typical):
+    content = typical.to_json()
+    content["features"]["mean"] = [0.0]
+    with pytest.raises(BundleError, match="has 1 means and does not fit them"):
+        BundleSpec.from_json({**tiny_spec.to_json(), "typical": [content]})
+
+
+def test_members_of_several_bundles_keep_their_own_temperature(tiny_spec, typical):
+    fitted = replace(tiny_spec, temperatures=((2.0,),), typical=(typical,))
+    joined = of_all_members([fitted, tiny_spec])
+    assert joined == {"members": 2, "temperatures": ((2.0,), (1.0,)), "typical": (typical, None)}
+    assert of_all_members([tiny_spec, tiny_spec]) == {"members": 2, "temperatures": (), "typical": ()}
+
+
+def test_a_large_ensemble_keeps_what_is_typical_of_its_first_members_only(tiny_spec, typical):
+    joined = of_all_members([replace(tiny_spec, typical=(typical,))] * 20)
+    assert sum(one is not None for one in joined["typical"]) == MOST_TYPICAL
 
 
 def test_a_yes_no_end_point_survives_json(tiny_settings, make_spec):

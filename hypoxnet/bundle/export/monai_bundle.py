@@ -53,7 +53,7 @@ class WindowLogits(nn.Module):
         self.channels = spec.model.channels
         self.calibrated = spec.calibrated
         # One axis of members and regions, as the logits have.
-        self.register_buffer("temperature", temperature_of(spec).flatten(1, 2)[:, :, 0], persistent=False)
+        self.register_buffer("temperature", temperature_of(spec).flatten(1, 2), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """B 2 C D H W, channels and then a plane of 0 or 1 each that says which were measured, to logits of each

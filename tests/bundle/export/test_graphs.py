@@ -94,3 +94,29 @@ def test_examples_have_no_two_sides_alike_and_an_absent_channel(predictor):
     assert (network.inputs["presence"] == 0).any()
     absent = network.inputs["image"][network.inputs["presence"] == 0]
     assert (absent == 0).all()
+
+
+@pytest.mark.parametrize("contour", [True, False])
+def test_calibrated_members_give_the_probability_and_the_incidence_of_our_inference(
+    clinical_spec, opened, make_case, contour
+):
+    spec = replace(clinical_spec, members=2, temperatures=((2.5,), (0.6,)))
+    predictor = opened(spec, seeds=(1, 2))
+    record = replace(make_case(voxels=16, contour=contour), covariates={"age": 70.0, "subsite": 3.0})
+    inputs = of_case(predictor, record)
+    with torch.no_grad():
+        ours = predictor.apply(prepare(record, spec.settings).sample)
+        graph = graphs_of(spec, predictor.models)[0].module(**inputs)
+        plain = graphs_of(clinical_spec, predictor.models)[0].module(**inputs)
+    assert torch.allclose(graph["pred"][0], ours.probability, atol=1e-5)
+    assert torch.allclose(graph["incidence"][0], ours.incidence, atol=1e-5)
+    assert torch.equal(graph["incidence"], plain["incidence"]), "the outcome does not know the temperature"
+    assert (graph["pred"] - plain["pred"]).abs().max() > 0.05
+
+
+def test_the_outcome_graph_reads_volumes_as_they_were_before_the_temperature(clinical_spec, opened):
+    spec = replace(clinical_spec, members=2, temperatures=((2.5,), (0.6,)))
+    network, outcome = graphs_of(spec, opened(spec, seeds=(1, 2)).models)
+    with torch.no_grad():
+        continued, direct = (graph.module(**graph.inputs)["incidence"] for graph in (outcome, network))
+    assert torch.allclose(continued, direct, atol=1e-6)

@@ -76,6 +76,12 @@ def test_an_ensemble_is_averaged_as_probabilities(exported, make_case, tmp_path)
     assert_same(predictor, folder, make_case(seed=3), tmp_path / "out")
 
 
+def test_members_are_calibrated_before_the_mean(exported, tiny_spec, make_case, tmp_path):
+    spec = replace(tiny_spec, members=2, temperatures=((3.0,), (0.5,)))
+    predictor, folder = exported(spec, seeds=(1, 2))
+    assert_same(predictor, folder, make_case(seed=3), tmp_path / "out")
+
+
 def test_a_channel_that_is_absent_is_told_to_the_network(exported, make_case, without_t1w, tmp_path):
     predictor, folder = exported()
     assert_same(predictor, folder, without_t1w(make_case()), tmp_path / "out")
