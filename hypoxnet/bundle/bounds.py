@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hypoxnet.errors import BundleError
+from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.quantities import QUANTITIES, suggestion
 from hypoxnet.transforms.covariates import KINDS
 
@@ -178,6 +179,10 @@ def walk(content: Any) -> Iterable[tuple[int, Any]]:
             waiting += [(depth + 1, part) for part in value]
 
 
+# MONAI makes lists and loops of its options; those of a model without images say how it was fitted.
+OPTIONS = Plain(1000, largest=4096.0)
+
+
 def check_content(content: Mapping[str, Any]) -> None:
     """Refuse a description that no bundle has, before anything is made of it.
 
@@ -195,6 +200,7 @@ def check_content(content: Mapping[str, Any]) -> None:
     """
     CONTENT.check(content, "")
     TABLES.check(content, "")
+    _check_options(content.get("model", {}).get("backbone", {}))
     settings = content.get("settings")
     if not isinstance(settings, Mapping):
         return
@@ -202,6 +208,11 @@ def check_content(content: Mapping[str, Any]) -> None:
     if voxels > MOST_WINDOW_VOXELS:
         raise BundleError(f"settings.window has {voxels} voxels, at most {MOST_WINDOW_VOXELS} are allowed")
     _check_channels(settings.get("channels", []), settings.get("norms", []), settings.get("reference"))
+
+
+def _check_options(backbone: Mapping[str, Any]) -> None:
+    if backbone.get("backbone") != NO_BACKBONE:
+        OPTIONS.check(backbone.get("options", {}), "model.backbone.options")
 
 
 def _check_channels(channels: Sequence[str], norms: Sequence[Any], reference: str | None) -> None:
@@ -261,8 +272,7 @@ BACKBONE = Fields(
         "blocks": Many(_whole(1, 64), 10, least=1),
         "deep_supervision": _whole(0, 9),
         "fold": _whole(1, 4),
-        # MONAI makes lists and loops of these.
-        "options": Plain(1000, largest=4096.0),
+        "options": Plain(1000),
     }
 )
 OUTCOME = Fields(

@@ -124,7 +124,7 @@ def _refuse_misfits(spec: BundleSpec, paths: Sequence[Path]) -> None:
         )
     try:
         # Some networks of MONAI make layers that they replace at once.
-        wanted = skeleton_of(spec.model, most=2 * max(map(len, headers.values())) + 100)
+        wanted = skeleton_of(spec.model, most=2 * max(map(len, headers.values())) + 100).state_dict()
     except Exception as error:  # whatever MONAI or another package says to options that nobody has tried
         reason = str(error) if isinstance(error, HypoxNetError) else f"{type(error).__name__}: {error}"
         raise BundleError(f"{paths[0]} does not fit its model: {shortened(reason, 300)}") from error

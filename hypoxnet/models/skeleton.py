@@ -1,16 +1,17 @@
-"""Names, shapes and types of a network's weights, without the memory that they take."""
+"""A network without the memory of its weights: their names, shapes and types."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from hypoxnet.errors import ConfigError
 from hypoxnet.models.build import build_model
+from hypoxnet.models.joint import HypoxNet
 from hypoxnet.models.spec import ModelSpec
 
 # Small whatever the spec. Networks of MONAI read rates of dropout from the first, one by one; the second, and a draw,
@@ -31,8 +32,8 @@ class _Bones(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def skeleton_of(spec: ModelSpec, *, most: int) -> dict[str, Tensor]:
-    """The state dictionary of a network on the `meta` device, where a tensor has a shape and no memory.
+def skeleton_of(spec: ModelSpec, *, most: int) -> HypoxNet:
+    """A network on the `meta` device, where a tensor has a shape and no memory.
 
     Args:
         spec: The network.
@@ -45,7 +46,8 @@ def skeleton_of(spec: ModelSpec, *, most: int) -> dict[str, Tensor]:
         >>> from hypoxnet.models.config import ModelConfig, OutcomeConfig
         >>> huge = ModelConfig(features=[4096, 4096], blocks=[1, 1], deep_supervision=0)
         >>> spec = ModelSpec(huge, OutcomeConfig(), 1, 1, 0, (12.0,), (3.0, 3.0, 3.0))
-        >>> skeleton_of(spec, most=100)["backbone.encoder.levels.1.0.second.weight"].shape
+        >>> weights = skeleton_of(spec, most=100).state_dict()
+        >>> weights["backbone.encoder.levels.1.0.second.weight"].shape
         torch.Size([4096, 4096, 3, 3, 3])
     """
     seen: dict[int, nn.Parameter] = {}
@@ -59,6 +61,6 @@ def skeleton_of(spec: ModelSpec, *, most: int) -> dict[str, Tensor]:
     hook = register_module_parameter_registration_hook(count)
     try:
         with torch.device("meta"), _Bones():
-            return dict(build_model(spec).state_dict())
+            return build_model(spec)
     finally:
         hook.remove()

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from hypoxnet.bundle.read import read_bundle, read_networks
-from hypoxnet.bundle.schema import CHECKSUMS, METADATA, SPEC, weights_name
+from hypoxnet.bundle.schema import CHECKSUMS, METADATA, SPEC, BundleSpec, weights_name
 from hypoxnet.errors import BundleError
 from hypoxnet.files import sha256_of
 from hypoxnet.models import backbones
@@ -366,6 +366,12 @@ def test_networks_are_those_that_were_written(tiny_spec, make_bundle, make_netwo
         assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
         assert not model.training
         assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_the_seed_of_a_fit_without_images_may_be_any_number(tiny_spec):
+    content = tiny_spec.to_json()
+    content["model"]["backbone"] |= {"backbone": "none", "options": {"seed": 20261128, "strengths": [1e5]}}
+    assert BundleSpec.from_json(content).model.backbone.options["seed"] == 20261128
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -1,0 +1,154 @@
+"""The encoder alone says what it says inside its network, with HypoxNet and with plain PyTorch."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hypoxnet.bundle.export.encoder import PROGRAM, WEIGHTS, export_encoder, read_encoder
+from hypoxnet.bundle.export.folder import read_export
+from hypoxnet.bundle.read import read_networks
+from hypoxnet.bundle.schema import CARD, CHECKSUMS
+from hypoxnet.errors import BundleError, ConfigError
+from hypoxnet.files import sha256_of
+from hypoxnet.models.build import build_model
+from hypoxnet.models.config import ModelConfig
+from hypoxnet.models.encoders import encoder_of
+from hypoxnet.models.skeleton import skeleton_of
+
+
+def images(multiple, *, patients=2, channels=2):
+    generator = torch.Generator().manual_seed(4)
+    sizes = [multiple * n for n in (2, 3, 4)]
+    presence = torch.ones(patients, channels)
+    presence[0, 1] = 0.0
+    return torch.randn(patients, channels, *sizes, generator=generator), presence
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_settings, make_spec, written):
+    return written(make_spec(tiny_settings), seeds=(1, 2))
+
+
+@pytest.fixture(scope="module")
+def exported_encoder(bundle, tmp_path_factory):
+    return export_encoder(bundle, tmp_path_factory.mktemp("encoder") / "encoder", member=1)
+
+
+def test_features_are_those_of_the_chosen_member(bundle, exported_encoder):
+    _, models = read_networks(bundle)
+    encoder, _ = read_encoder(exported_encoder)
+    image, presence = images(encoder.multiple)
+    with torch.no_grad():
+        inside = models[1].backbone.encoder(models[1].backbone.stem(image, presence))
+        first = models[0].backbone.encoder(models[0].backbone.stem(image, presence))
+        alone = encoder(image, presence)
+    assert list(alone) == ["level_0", "level_1"]
+    assert all(torch.equal(alone[f"level_{level}"], feature_map) for level, feature_map in enumerate(inside))
+    assert not torch.allclose(alone["level_1"], first[1], atol=1e-3)
+
+
+def test_the_program_gives_the_same_features_where_hypoxnet_is_not_there(exported_encoder, tmp_path):
+    encoder, _ = read_encoder(exported_encoder)
+    image, presence = images(encoder.multiple, patients=3)
+    with torch.no_grad():
+        expected = encoder(image, presence)
+    torch.save({"image": image, "presence": presence, **expected}, tmp_path / "expected.pt")
+    script = (
+        "import sys, torch; sys.modules['hypoxnet'] = sys.modules['monai'] = None\n"
+        f"kept = torch.load({str(tmp_path / 'expected.pt')!r})\n"
+        f"module = torch.export.load({str(exported_encoder / PROGRAM)!r}).module()\n"
+        "found = module(image=kept['image'], presence=kept['presence'])\n"
+        "print(max(float((found[name] - kept[name]).abs().max()) for name in found), len(found))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    difference, count = done.stdout.split()
+    assert float(difference) < 1e-5
+    assert count == "2"
+
+
+def test_the_program_can_be_trained_on(exported_encoder):
+    module = torch.export.load(exported_encoder / PROGRAM).module()
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    image, presence = images(2)
+    module(image=image, presence=presence)["level_1"].square().mean().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+def test_the_description_says_what_goes_in_and_what_comes_out(exported_encoder):
+    content = read_export(exported_encoder)
+    about = content["encoder"]
+    assert about["feature_maps"] == [
+        {"name": "level_0", "stride": 1, "features": 4},
+        {"name": "level_1", "stride": 2, "features": 8},
+    ]
+    assert (about["member"], about["sides_are_multiples_of"], about["smallest_side"]) == (1, 2, 4)
+    assert about["backbone"]["features"] == [4, 8]
+    channel = content["channels"][0]
+    assert channel["name"] == "FMISO_SUV"
+    assert "g/ml" in channel["description"]
+    assert {"normalisation", "clip", "log1p", "subtract", "divide"} <= set(channel)
+    assert content["agreement"]["encoder"]["largest_difference"]["level_1"] < 1e-5
+
+
+def test_the_folder_holds_what_its_page_says_and_checksums_of_it(exported_encoder):
+    files = {path.relative_to(exported_encoder).as_posix() for path in exported_encoder.rglob("*") if path.is_file()}
+    assert files == {WEIGHTS, PROGRAM, "export.json", CARD, CHECKSUMS}
+    sums = json.loads((exported_encoder / CHECKSUMS).read_text())["sha256"]
+    assert sums == {name: sha256_of(exported_encoder / name) for name in files - {CHECKSUMS}}
+
+
+@pytest.mark.parametrize("name", ["segresnet", "dynunet", "mednext"])
+def test_encoders_of_monai_end_where_the_outcome_pools(name, make_spec, tiny_settings):
+    features = [8, 12, 16] if name == "dynunet" else [8, 16, 32]
+    config = ModelConfig(backbone=name, features=features, blocks=[1, 1, 1], deep_supervision=0)
+    model = build_model(replace(make_spec(tiny_settings).model, backbone=config)).eval()
+    encoder = encoder_of(model)
+    image, presence = images(encoder.multiple)
+    with torch.no_grad():
+        maps = encoder(image, presence)
+        pooled = model.backbone(image, presence).pooled[-1]
+    assert torch.equal(maps[f"level_{len(maps) - 1}"], pooled)
+    assert [part["stride"] for part in encoder.layout(2)] == [1, 2, 4]
+
+
+@pytest.mark.parametrize("member", [-1, 2])
+def test_a_member_that_is_not_there_is_one_sentence(bundle, tmp_path, member):
+    with pytest.raises(ConfigError, match=f"member {member} is asked for, .* has 2, counted from 0"):
+        export_encoder(bundle, tmp_path / "out", member=member)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_images_has_no_encoder(make_spec, tiny_settings):
+    config = ModelConfig(backbone="none", features=[4, 8], blocks=[1, 1], deep_supervision=0)
+    spec = replace(make_spec(tiny_settings).model, backbone=config, channels=0, regions=0)
+    with pytest.raises(ConfigError, match="reads no image, and has no encoder"):
+        encoder_of(build_model(spec))
+
+
+def test_a_network_whose_encoder_is_not_taken_out_is_one_sentence(make_spec, tiny_settings):
+    config = ModelConfig(backbone="swin_unetr", features=[12, 24], blocks=[1, 1], deep_supervision=0)
+    with pytest.raises(ConfigError, match="the encoder of swin_unetr is not taken out; those of residual_unet"):
+        encoder_of(skeleton_of(replace(make_spec(tiny_settings).model, backbone=config), most=1000))
+
+
+def test_an_encoder_that_was_changed_is_refused(exported_encoder, tmp_path):
+    folder = shutil.copytree(exported_encoder, tmp_path / "changed")
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(bytes(content))
+    with pytest.raises(BundleError, match="was changed"):
+        read_encoder(folder)
