@@ -63,6 +63,10 @@ def _what(spec: BundleSpec) -> str:
 def _outputs(spec: BundleSpec) -> str:
     inside = ", inside the tumour contour where a case has one" if spec.settings.inside_tumour else ""
     lines = [f"- probability of `{name}` per voxel, 0 to 1{inside}" for name in spec.settings.region_names]
+    if spec.calibrated:
+        lines.append("- these probabilities are calibrated (temperature scaling on validation patients)")
+    if any(spec.typical):
+        lines.append("- whether a case is unlike the training patients, and why")
     if spec.model.causes == 1:
         lines += [f"- probability of {cause} (a yes/no end point)" for cause in spec.causes]
     else:

@@ -96,19 +96,19 @@ def _shrunk(away: Array) -> Array:
     return np.asarray((1 - weight) * covariance + weight * level * np.eye(d))
 
 
-def _described(cases: Sequence[Appearance]) -> Typical:
-    """The parts, without limits."""
+def _described(cases: Sequence[Appearance], *, share: float = 1.0) -> Typical:
+    """The parts, without limits; of a share of the patients the least numbers are that share."""
     names = list(dict.fromkeys(name for case in cases for name in case.channels.get(IMAGE, {})))
     channels: dict[str, dict[str, Part]] = {}
     for place in (TUMOUR, IMAGE):
         for name in names:
             rows = _rows(cases, lambda case, p=place, n=name: case.channels.get(p, {}).get(n))  # type: ignore[misc]
-            if len(rows) >= FEWEST_PATIENTS:
+            if len(rows) >= int(share * FEWEST_PATIENTS):
                 channels.setdefault(place, {})[name] = fit_part(rows)
     patterns = [case.pattern for case in cases if case.features is not None]
     pattern = max(patterns, key=patterns.count, default=())
     rows = _rows(cases, lambda case: case.features if case.pattern == pattern else None)
-    features = fit_part(rows) if len(rows) >= FEWEST_FOR_FEATURES else None
+    features = fit_part(rows) if len(rows) >= int(share * FEWEST_FOR_FEATURES) else None
     return Typical(channels, features, pattern, {}, len(cases), 0, "")
 
 
@@ -120,7 +120,9 @@ def _rows(cases: Sequence[Appearance], taken: Taken) -> Array:
 def _left_out(training: Sequence[Appearance], fold: int) -> tuple[Typical, list[Appearance]]:
     """The training patients without every fifth, and these."""
     others = [case for place, case in enumerate(training) if place % FOLDS != fold]
-    return _described(others), [case for place, case in enumerate(training) if place % FOLDS == fold]
+    return _described(others, share=1 - 1 / FOLDS), [
+        case for place, case in enumerate(training) if place % FOLDS == fold
+    ]
 
 
 Judged = list[tuple[Typical, list[Appearance]]]
