@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 OK = 0
-FORMATS = ("safetensors", "onnx", "torch", "torchscript", "aotinductor", "monai")
+FORMATS = ("safetensors", "onnx", "torch", "torchscript", "aotinductor", "monai", "encoder")
 WEIGHTS = ("float32", "bfloat16", "int8")
 
 
@@ -26,6 +26,7 @@ def add_export(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--cases", type=Path, metavar="MANIFEST", help="cases on which the loss of fewer bits is measured"
     )
+    parser.add_argument("--member", type=int, help="whose encoder, from 0; with --to encoder (default: the first)")
     parser.set_defaults(run=run_export)
     _add_verify(verbs)
 
@@ -57,6 +58,7 @@ def run_export(options: argparse.Namespace) -> int:
         options.output.expanduser(),
         weights=options.weights,
         cases=options.cases.expanduser() if options.cases else None,
+        member=options.member,
     )
     print(folder)
     if options.to == OWN:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hypoxnet.bundle.export.aotinductor import AOTINDUCTOR
+from hypoxnet.bundle.export.encoder import export_encoder
 from hypoxnet.bundle.export.ensemble import join_bundles
 from hypoxnet.bundle.export.folder import read_export
 from hypoxnet.bundle.export.formats import GraphFormat, Precision, agreement_json, compared, export_graphs
@@ -29,13 +30,20 @@ Exporter = Callable[[BundleSpec, Sequence[HypoxNet], Path], Path]
 GRAPHS: Mapping[str, GraphFormat] = {form.kind: form for form in (ONNX, TORCH, TORCHSCRIPT, AOTINDUCTOR)}
 OTHERS: Mapping[str, Exporter] = {"monai": export_monai}
 OWN = "safetensors"
-FORMATS = (OWN, *GRAPHS, *OTHERS)
+ENCODER = "encoder"
+FORMATS = (OWN, *GRAPHS, *OTHERS, ENCODER)
 # Whose runtimes multiply weights of other types than float32.
 ROUNDED = ("onnx", "torch")
 
 
 def export_bundles(
-    bundles: Sequence[Path], kind: str, output: Path, *, weights: str = FLOAT32, cases: Path | None = None
+    bundles: Sequence[Path],
+    kind: str,
+    output: Path,
+    *,
+    weights: str = FLOAT32,
+    cases: Path | None = None,
+    member: int | None = None,
 ) -> Path:
     """Write a bundle, or several as one ensemble, in another program's form.
 
@@ -45,6 +53,7 @@ def export_bundles(
         output: Folder of the export; made anew as a whole.
         weights: One of `PRECISIONS`.
         cases: Manifest of the cases on which the loss of fewer bits is measured; with such weights only.
+        member: Whose encoder is written, from 0; with `encoder` only, where None is the first.
 
     Raises:
         BundleError: A bundle cannot be read, two differ, or the export does not say what the bundle says.
@@ -53,8 +62,12 @@ def export_bundles(
         ManifestError: `cases` has faults.
     """
     _check(bundles, kind, output, weights, cases)
+    if member is not None and kind != ENCODER:
+        raise ConfigError(f"--member {member} goes with --to {ENCODER}, {kind} holds every member; leave it out")
     if kind == OWN:
         return join_bundles(bundles, output)
+    if kind == ENCODER:
+        return _encoder(bundles, output, member or 0)
     with opened(bundles) as predictor:
         if kind in OTHERS:
             return OTHERS[kind](predictor.spec, predictor.models, output)
@@ -107,6 +120,12 @@ def opened(bundles: Sequence[Path]) -> Iterator[Predictor]:
         return
     with tempfile.TemporaryDirectory() as temporary:
         yield load_predictor(join_bundles(bundles, Path(temporary) / "joined"), choices)
+
+
+def _encoder(bundles: Sequence[Path], output: Path, member: int) -> Path:
+    if len(bundles) > 1:
+        raise ConfigError(f"--to {ENCODER} takes one network, {len(bundles)} bundles are named; name one, and --member")
+    return export_encoder(bundles[0], output, member=member)
 
 
 def _check(bundles: Sequence[Path], kind: str, output: Path, weights: str, cases: Path | None) -> None:

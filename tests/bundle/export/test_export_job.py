@@ -13,7 +13,7 @@ import torch
 
 from hypoxnet.bundle.export import onnx_program
 from hypoxnet.bundle.export.folder import read_export
-from hypoxnet.bundle.export.precision import INT8, PRECISIONS
+from hypoxnet.bundle.export.precision import BFLOAT16, INT8, PRECISIONS
 from hypoxnet.cases import Prediction
 from hypoxnet.cli import main
 from hypoxnet.cli.export import FORMATS as OFFERED
@@ -21,7 +21,7 @@ from hypoxnet.cli.export import WEIGHTS
 from hypoxnet.files import sha256_of
 from hypoxnet.geometry import Grid
 from hypoxnet.jobs import export as job
-from hypoxnet.jobs.precision_loss import compare
+from hypoxnet.jobs.precision_loss import compare, loss_of_precision
 
 
 @pytest.fixture
@@ -113,6 +113,8 @@ def test_verify_without_onnxruntime_says_what_to_install(onnx_model, onnx_bundle
             ["--to", "torchscript", "--weights", "int8", "--cases", "c.csv"],
             "--weights int8 goes with --to onnx or torch, not with --to torchscript",
         ),
+        (["--to", "onnx", "--member", "1"], "--member 1 goes with --to encoder, onnx holds every member"),
+        (["--to", "encoder", "--member", "2"], "member 2 is asked for"),
     ],
 )
 def test_choices_that_do_not_go_together(onnx_bundle, tmp_path, capsys, options, sentence):
@@ -139,6 +141,18 @@ def test_several_bundles_export_as_one_and_are_verified_in_their_order(tiny_spec
     assert main(["verify", str(folder), "--against", *reversed(parts)]) == 2
 
 
+def test_fewer_bits_cost_more_and_less_than_everything(tiny_spec, opened, manifest):
+    predictor = opened(tiny_spec)
+    losses = {bits: loss_of_precision(predictor, bits, manifest) for bits in (BFLOAT16, INT8)}
+    for loss in losses.values():
+        assert loss["cases"] == 3
+        assert 0.5 < loss["dice"]["lowest"] <= loss["dice"]["mean"] <= 1
+        assert 0 < loss["probability"]["mean"] < loss["probability"]["largest"] < 0.5
+        assert 0 < loss["incidence"]["mean"] <= loss["incidence"]["largest"]
+    assert losses[INT8]["probability"]["mean"] > losses[BFLOAT16]["probability"]["mean"]
+
+
+@pytest.mark.slow
 def test_what_int8_costs_is_measured_on_the_cases_and_written_down(tiny_spec, written, manifest, tmp_path, capsys):
     bundle, folder = written(tiny_spec), tmp_path / "e"
     options = ["--to", "torch", "--weights", "int8", "--cases", str(manifest)]
@@ -146,15 +160,21 @@ def test_what_int8_costs_is_measured_on_the_cases_and_written_down(tiny_spec, wr
     content = read_export(folder)
     loss = content["weights"]["loss"]
     assert (content["weights"]["precision"], loss["cases"]) == (INT8, 3)
-    assert 0.5 < loss["dice"]["lowest"] <= loss["dice"]["mean"] <= 1
-    assert 0 < loss["probability"]["mean"] < loss["probability"]["largest"] < 0.5
-    assert 0 < loss["incidence"]["mean"] <= loss["incidence"]["largest"]
     assert f"Dice of the masks {loss['dice']['mean']:.4f}" in capsys.readouterr().out
     assert "## Rounded weights" in (folder / "docs" / "README.md").read_text()
     program = torch.export.load(folder / "network.pt2")
     kinds = {tensor.dtype for tensor in program.state_dict.values()}
     assert torch.int8 in kinds
     assert main(["verify", str(folder), "--against", str(bundle)]) == 0
+
+
+def test_the_encoder_of_one_member_is_exported_and_one_only(tiny_spec, written, tmp_path, capsys):
+    bundle, folder = str(written(tiny_spec, seeds=(1, 2))), tmp_path / "e"
+    assert main(["export", bundle, "--to", "encoder", "--member", "1", "--output", str(folder)]) == 0
+    assert read_export(folder)["encoder"]["member"] == 1
+    assert "encoder: largest difference from the bundle" in capsys.readouterr().out
+    assert main(["export", bundle, bundle, "--to", "encoder", "--output", str(folder)]) == 2
+    assert capsys.readouterr().err.startswith("--to encoder takes one network, 2 bundles are named")
 
 
 def prediction(probability, incidence):
