@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.cases import CaseRecord
 from hypoxnet.data.manifest import read_manifest
@@ -14,7 +16,7 @@ from hypoxnet.data.measured import then
 from hypoxnet.dicom.errors import DicomError
 from hypoxnet.errors import ConfigError, HypoxNetError
 from hypoxnet.inference.cluster.config import Shard
-from hypoxnet.inference.cluster.dask_crew import refuse_without_dask, threads_of_each
+from hypoxnet.inference.cluster.dask_crew import refuse_without_dask
 from hypoxnet.inference.cluster.run import run_on_cluster
 from hypoxnet.inference.cluster.shards import SHARDS, run_shard, shard_folder
 from hypoxnet.inference.one_case import Complete, as_it_is
@@ -99,15 +101,16 @@ def _run(
     output = Path(config.output).expanduser()
     recompute = config.inference.recompute
     if config.cluster.wanted:
+        cluster = replace(config.cluster, threads=config.cluster.threads or torch.get_num_threads())
         work = BundleWork(
             Path(config.bundle).expanduser().absolute(),
             predictor.spec.digest,
             config.inference,
             output.absolute(),
-            threads_of_each(config.cluster),
+            cluster.threads,
             Path.cwd() if any(map(_has_relative_paths, records)) else None,
         )
-        return run_on_cluster(predictor, records, output, work=work, config=config.cluster, recompute=recompute)
+        return run_on_cluster(predictor, records, output, work=work, config=cluster, recompute=recompute)
     if config.shard:
         shard = Shard.parse(config.shard)
         return run_shard(predictor, records, output, shard=shard, recompute=recompute, complete=complete)

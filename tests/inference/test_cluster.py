@@ -101,7 +101,7 @@ def test_killed_and_hanging_workers_change_no_byte(bundle, cohort, tmp_path):
     draw = np.random.default_rng(7)
     killed, hangs = draw.choice(["P000", "P001", "P002", "P004", "P005"], 2, replace=False).tolist()
     work = Sabotaged(work_of(predictor, bundle, output), marks, {killed: draw.uniform(0.0, 0.2)}, hangs)
-    config = ClusterConfig(workers=2, case_limit_s=3.0, attempts=5)
+    config = ClusterConfig(workers=2, threads=torch.get_num_threads(), case_limit_s=3.0, attempts=5)
     run = run_on_cluster(predictor, cohort, output, work=work, config=config)
     assert contents(output) == contents(tmp_path / "alone")
     # A case whose worker was killed when it had written it is kept.

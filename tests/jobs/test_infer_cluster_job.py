@@ -4,11 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from hypoxnet.config.launch import refuse_without_launcher
 from hypoxnet.errors import ConfigError
 from hypoxnet.inference.cluster.config import ClusterConfig
 from hypoxnet.inference.config import InferenceConfig
+from hypoxnet.inference.run import InferenceRun
+from hypoxnet.jobs import infer
 from hypoxnet.jobs.config import InferJobConfig
 from hypoxnet.jobs.infer import run_inference_job
 
@@ -78,6 +81,28 @@ def test_without_dask_the_remedy_is_named_before_anything_is_written(config, mon
     with pytest.raises(ConfigError, match=r"not installed; install it with: pip install 'hypoxnet\[cluster\]'"):
         run_inference_job(replace(config, cluster=ClusterConfig(workers=2)))
     assert not Path(config.output).exists()
+
+
+def test_workers_take_the_threads_of_this_process_and_the_folder_of_relative_paths(config, monkeypatch):
+    told = {}
+
+    def run(predictor, records, output, **named):
+        told.update(named)
+        return InferenceRun(output / "predictions.csv", (), (), {})
+
+    monkeypatch.setattr(infer, "run_on_cluster", run)
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        run_inference_job(replace(config, cluster=ClusterConfig(workers=2)))
+    finally:
+        torch.set_num_threads(before)
+    assert told["work"].threads == told["config"].threads == before + 1
+    assert told["work"].folder is None
+    monkeypatch.chdir(Path(config.manifest).parent)
+    run_inference_job(replace(config, manifest="cohort.csv", cluster=ClusterConfig(workers=2, threads=3)))
+    assert told["work"].threads == told["config"].threads == 3
+    assert told["work"].folder == Path.cwd()
 
 
 def test_without_submitit_the_remedy_is_named(monkeypatch):

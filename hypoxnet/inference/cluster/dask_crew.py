@@ -36,15 +36,6 @@ def refuse_without_dask() -> None:
         ) from error
 
 
-def threads_of_each(config: ClusterConfig) -> int | None:
-    """Threads of a worker; None leaves it as it was started."""
-    if config.threads is not None or not config.workers:
-        return config.threads
-    from dask.system import CPU_COUNT  # what this process may use of them
-
-    return max(1, int(CPU_COUNT) // config.workers)
-
-
 @contextmanager
 def open_crew(config: ClusterConfig) -> Iterator[DaskCrew]:
     """The workers that the settings name; those that were started here end with the block.
@@ -85,7 +76,7 @@ def _local(config: ClusterConfig) -> Iterator[Any]:
     import dask
     from distributed import LocalCluster
 
-    threads = str(threads_of_each(config))
+    threads = str(config.threads or 1)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     # Set before a worker loads anything; Dask would set 1. What it says of workers that die, the run says itself.
     environment = {**dict.fromkeys(names, threads), "DASK_LOGGING__DISTRIBUTED": "critical"}
