@@ -6,20 +6,19 @@ import csv
 import io
 import json
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hypoxnet.bundle.read import read_bundle
-from hypoxnet.bundle.schema import CHECKSUMS, BundleSpec, InferenceDefaults, cohort_counts, of_all_members
+from hypoxnet.bundle.schema import CHECKSUMS, cohort_counts, of_all_members
 from hypoxnet.bundle.write import write_bundle
 from hypoxnet.cases import CaseRecord
 from hypoxnet.data.cache import PreparedCache
 from hypoxnet.data.covariate_text import write_covariate
-from hypoxnet.data.datamodule import cache_folder, maps_folder, prepare_cohort
+from hypoxnet.data.datamodule import cache_folder, maps_folder
 from hypoxnet.data.manifest import read_manifest, rows_without_images
 from hypoxnet.data.measured import ReadOutCache, wanted_read_outs
 from hypoxnet.data.phantom_cohort import phantom_manifest
@@ -27,23 +26,15 @@ from hypoxnet.data.plan import plan_covariates, plan_covariates_alone, plan_sett
 from hypoxnet.data.splits import Split, splits_of
 from hypoxnet.errors import ManifestError
 from hypoxnet.files import write_json, write_text
-from hypoxnet.inference.predictor import Predictor, load_predictor
-from hypoxnet.inference.run import run_inference
 from hypoxnet.jobs.config import TrainJobConfig
 from hypoxnet.jobs.derive import MapCache, complete_cohort
 from hypoxnet.jobs.gallery import chosen_for_gallery, save_for_gallery
-from hypoxnet.jobs.knowing import with_knowledge
 from hypoxnet.jobs.measure import measure_cohort
+from hypoxnet.jobs.part import Part, Scored, fit_part, is_trained, prepared_part, run_part
 from hypoxnet.jobs.run_folder import RunFolder, log_to, open_run
 from hypoxnet.jobs.scoring import (
-    Baselines,
-    fit_baselines,
-    fit_baselines_alone,
-    score_case,
-    score_without_image,
     write_scores,
 )
-from hypoxnet.jobs.scoring_outcome import with_details_alone
 from hypoxnet.jobs.validation import (
     checked_for_leaks,
     describe_design,
@@ -56,40 +47,12 @@ from hypoxnet.metrics.evaluate import Evaluator
 from hypoxnet.metrics.scores import CaseScore
 from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.report.page import write_report
-from hypoxnet.training.config import few_steps
 from hypoxnet.training.copies import Copies, joined
-from hypoxnet.training.covariates import fit_covariates, refuse_without_failures
-from hypoxnet.training.run import FittedModel, TrainingSetup, fit, refuse_machine
+from hypoxnet.training.covariates import refuse_without_failures
+from hypoxnet.training.run import TrainingSetup, refuse_machine
 from hypoxnet.transforms.settings import PrepareSettings
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One training with the patients it withholds: the whole run, or a fold of it.
-
-    Args:
-        fold: Number of the fold; None for a single split.
-        split: Who trains, chooses and is withheld.
-        folder: Where its training, bundle and cases lie.
-        left_out: Cases that could not be prepared for training, with the reason; they are not in the split.
-    """
-
-    fold: int | None
-    split: Split
-    folder: RunFolder
-    left_out: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What became of the cases of a part: scores of the withheld, reasons of those that failed or were left out."""
-
-    scores: tuple[CaseScore, ...]
-    failed: Mapping[str, str]
-    left_out: Mapping[str, str]
-    baselines: Baselines
 
 
 def run_training_job(config: TrainJobConfig) -> int:
@@ -130,10 +93,10 @@ def _run_first(config: TrainJobConfig, copies: Copies) -> int:
             parts = [Part(fold, split, run.part(fold), {}) for fold, split in parts_of.items()]
         else:
             cache = PreparedCache(cache_folder(config.data), settings)
-            parts = [_part(fold, split, run, cache, config) for fold, split in parts_of.items()]
+            parts = [prepared_part(fold, split, run, cache, config) for fold, split in parts_of.items()]
         _write_withheld(run, parts)
-        copies.told([part.fold for part in parts if not alone and not _is_trained(part)])
-        scored = [_run_part(part, settings, setup, config) for part in parts]
+        copies.told([part.fold for part in parts if not alone and not is_trained(part)])
+        scored = [run_part(part, settings, setup, config) for part in parts]
         _finish(run, parts, scored, settings, config, {**without_maps, **more_without_maps})
     else:
         copies.told([])
@@ -156,7 +119,7 @@ def _train_along(config: TrainJobConfig, copies: Copies) -> int:
     run, cache = RunFolder(Path(config.output).absolute()), PreparedCache(cache_folder(config.data), settings)
     for fold, split in checked_for_leaks(parts_of, settings, config.split).items():
         if fold in folds:
-            _fit_part(_part(fold, split, run, cache, config), settings, setup, config)
+            fit_part(prepared_part(fold, split, run, cache, config), settings, setup, config)
     return 0
 
 
@@ -195,16 +158,6 @@ def _about_covariates(
     for name, count in measured.items():
         yield f"{name} was measured of images and contours in {count} of {len(records)} cases"
     yield from plan_covariates(_planned(records, parts), config.data)[1]
-
-
-def _part(fold: int | None, split: Split, run: RunFolder, cache: PreparedCache, config: TrainJobConfig) -> Part:
-    """A part without the cases that cannot be prepared, so that nothing counts them as trained on."""
-    train, left_out = prepare_cohort(split.train, cache, workers=config.data.workers)
-    validation: tuple[CaseRecord, ...] = ()
-    if split.validation:
-        validation, more = prepare_cohort(split.validation, cache, workers=config.data.workers)
-        left_out |= more
-    return Part(fold, replace(split, train=train, validation=validation), run.part(fold), left_out)
 
 
 def _manifest(config: TrainJobConfig) -> Path:
@@ -276,84 +229,6 @@ def _write_withheld(run: RunFolder, parts: Sequence[Part]) -> None:
         row |= {name: "|".join(str(path.absolute()) for path in paths) for name, paths in record.raw.items()}
         writer.writerow(row | {name: write_covariate(name, value) for name, value in values.items()})
     write_text(run.manifest, text.getvalue())
-
-
-def _run_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, config: TrainJobConfig) -> Scored:
-    split = part.split
-    name = f"{split.name}: " if split.name else ""
-    choosing = f", {len(split.validation)} choose the epoch" if split.validation else ""
-    log.info("%s%d cases train%s, %d are withheld", name, len(split.train), choosing, len(split.test))
-    if not _is_trained(part):
-        _train_part(part, settings, setup, config)
-    predictor = load_predictor(part.folder.bundle, config.inference)
-    if predictor.alone:
-        return _score_alone(part, predictor)
-    inferred = run_inference(predictor, split.test, part.folder.cases)
-    baselines = fit_baselines((*split.train, *split.validation), settings)
-    log.info("%sscoring", name)
-    scores = [
-        score_case(
-            *(record, part.folder.cases / record.key, settings, baselines),
-            fold=part.fold,
-            temperatures=predictor.spec.every_temperature[0],
-        )
-        for record in split.test
-        if record.key not in inferred.failed
-    ]
-    return Scored(
-        tuple(score for score in scores if score is not None), dict(inferred.failed), part.left_out, baselines
-    )
-
-
-def _score_alone(part: Part, predictor: Predictor) -> Scored:
-    """Scores of a model that reads no image: of all withheld cases at once, without a file for each."""
-    split = part.split
-    training = (*split.train, *split.validation)
-    baselines = fit_baselines_alone(training)
-    at_horizon = predictor.risk_of_covariates(split.test)
-    scores = [
-        score_without_image(record, risk, baselines.volume, fold=part.fold)
-        for record, risk in zip(split.test, at_horizon, strict=True)
-    ]
-    detailed = with_details_alone(scores, predictor, split.test, baselines.references, training=training)
-    return Scored(tuple(detailed), {}, part.left_out, baselines)
-
-
-def _is_trained(part: Part) -> bool:
-    return (part.folder.bundle / CHECKSUMS).is_file()
-
-
-def _fit_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, config: TrainJobConfig) -> FittedModel:
-    label = config.name if part.fold is None else f"{config.name}-fold{part.fold}"
-    return fit(part.split, settings, setup, part.folder.path / "training", name=label)
-
-
-def _train_part(part: Part, settings: PrepareSettings, setup: TrainingSetup, config: TrainJobConfig) -> None:
-    if setup.model.backbone == NO_BACKBONE:
-        fitted = fit_covariates(part.split, settings, setup)
-    else:
-        fitted = _fit_part(part, settings, setup, config)
-    log.info("trained %d steps in %.0f s", fitted.steps, fitted.seconds)
-    if setup.model.backbone != NO_BACKBONE and not config.training.start and few_steps(fitted.steps):
-        log.warning("%s", few_steps(fitted.steps))
-    spec = BundleSpec(
-        name=config.name,
-        model=fitted.spec,
-        settings=settings,
-        inference=InferenceDefaults(**config.inference.chosen()),  # type: ignore[arg-type]
-        maps=asdict(config.data.maps) if any(r.derived for r in part.split.train) else {},
-        cohort=cohort_counts((*part.split.train, *part.split.validation)),
-        provenance={
-            "trained": time.strftime("%Y-%m-%d"),
-            "seed": config.training.seed,
-            "steps": fitted.steps,
-            "training_seconds": round(fitted.seconds),
-        },
-    )
-    if setup.model.backbone != NO_BACKBONE:
-        cache = PreparedCache(cache_folder(config.data), settings)
-        spec = with_knowledge(spec, fitted.weights, part.split, cache, config.inference)
-    write_bundle(part.folder.bundle, spec, [fitted.weights])
 
 
 def _finish(
