@@ -18,6 +18,9 @@ from scipy.stats import chi2
 from hypoxnet.survival.estimators import ROUNDING, Array, Events
 from hypoxnet.survival.event_table import event_table, some_outlast_the_first
 
+# Of a score of whole patients: below this a variance is rounding.
+SMALLEST_VARIANCE = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class ChiSquared:
@@ -74,7 +77,8 @@ def gray_test(months: Array, event: Events, group: ArrayLike, *, cause: int = 1)
 
     Returns:
         The test; None with fewer than two groups, without an event of the cause, where a group is never at risk at
-        one, or where the pooled incidence is 1 before the last one (R's cmprsk stops there with an error).
+        one, where the pooled incidence is 1 before the last one (R's cmprsk stops there with an error), or where
+        ties leave the score without a positive variance (R's cmprsk then gives a negative statistic).
 
     Source:
         Gray 1988, Ann Stat 16:1141.
@@ -92,7 +96,7 @@ def gray_test(months: Array, event: Events, group: ArrayLike, *, cause: int = 1)
     if sums is None:
         return None
     score, covariance = sums
-    if np.linalg.matrix_rank(covariance[:-1, :-1]) < len(labels) - 1:
+    if not np.linalg.eigvalsh(covariance[:-1, :-1]).min() > SMALLEST_VARIANCE:
         return None
     statistic = float(score[:-1] @ np.linalg.solve(covariance[:-1, :-1], score[:-1]))
     return ChiSquared(statistic, len(labels) - 1, float(chi2.sf(statistic, len(labels) - 1)))

@@ -70,3 +70,9 @@ def test_what_cannot_be_compared_gives_none(test):
     assert test(np.array([1.0, 1.0, 7.0, 9.0]), np.array([0, 0, 1, 0]), [1, 1, 0, 0]) is None
     # All fail in the same month: no variance is left.
     assert test(np.full(4, 3.0), np.ones(4, dtype=int), [0, 0, 1, 1]) is None
+
+
+def test_gray_says_nothing_where_ties_leave_no_positive_variance():
+    """R's cmprsk gives a statistic of -3.92 for these six patients."""
+    months, event = np.array([1.0, 1, 1, 2, 2, 2]), np.array([0, 0, 1, 1, 1, 1])
+    assert gray_test(months, event, np.array([0, 0, 1, 0, 0, 1])) is None
