@@ -1,7 +1,7 @@
 """The outcome model where the truth is known: calibration, discrimination and coverage over simulated cohorts.
 
     python3 benchmarks/outcome_simulation.py --repeats 500 --workers 2
-    python3 benchmarks/outcome_simulation.py --kind cox --repeats 500
+    python3 benchmarks/outcome_simulation.py --kind cox --repeats 200
 
 Patients have six covariates, some correlated and some missing, and Weibull hazards of locoregional failure and of
 death that depend on them; follow-up ends between one and six years. In each repeat the model of covariates alone is

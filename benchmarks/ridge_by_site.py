@@ -36,7 +36,7 @@ RULES = {
     "hospitals": RidgeOptions(STRENGTHS, by_site=True),
     "patients, one standard error": RidgeOptions(STRENGTHS, inner_repeats=2, one_standard_error=True),
 }
-# Log hazard ratio of all patients: with it about one in five fails.
+# Log hazard ratio of all patients: with it about one in six fails.
 RARER = -0.7
 # Standard deviation of a hospital's mean of each covariate.
 CASE_MIX = 0.3
