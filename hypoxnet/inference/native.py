@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from hypoxnet.inference.windows import Box
 
 # MONAI's: affines that differ by less are the same grid. The working image was made by this rule, so must the way back.
 SAME_AFFINE = 1e-3
+# Voxels that are sampled at once: their coordinates in float64 are many times what is sampled.
+SLAB = 2**19
 
 
 def onto_reference(inside: Tensor, box: Box, working: Grid, reference: Grid, *, only: Box | None = None) -> Tensor:
@@ -50,7 +52,7 @@ def onto_reference(inside: Tensor, box: Box, working: Grid, reference: Grid, *, 
         return native if only is None else _only(native, only)
     wanted = _meeting(_reached(box, working, reference), only)
     if all(side.start < side.stop for side in wanted):
-        native[(slice(None), *wanted)] = _sampled(inside, box, working, reference, wanted)
+        _sample(native, inside, box, working, reference, wanted)
     return native
 
 
@@ -107,8 +109,16 @@ def _reached(box: Box, working: Grid, reference: Grid) -> Box:
     return i, j, k
 
 
-def _sampled(inside: Tensor, box: Box, working: Grid, reference: Grid, wanted: Box) -> Tensor:
-    """Values at the wanted voxels; K i j k float32."""
+def _slabs(wanted: Box) -> Iterator[Box]:
+    """The wanted voxels in slabs along i, of `SLAB` voxels each or one plane."""
+    i, j, k = wanted
+    thick = max(1, SLAB // ((j.stop - j.start) * (k.stop - k.start)))
+    for first in range(i.start, i.stop, thick):
+        yield slice(first, min(first + thick, i.stop)), j, k
+
+
+def _sample(native: Tensor, inside: Tensor, box: Box, working: Grid, reference: Grid, wanted: Box) -> None:
+    """Write the values at the wanted voxels into `native`, K i j k float32."""
     open_sides = [
         (int(side.start > 0), int(side.stop < length)) for side, length in zip(box, working.shape, strict=True)
     ]
@@ -116,13 +126,16 @@ def _sampled(inside: Tensor, box: Box, working: Grid, reference: Grid, wanted: B
     padded = nn.functional.pad(inside.double(), [n for sides in reversed(open_sides) for n in sides])
     first = [side.start - before for side, (before, _) in zip(box, open_sides, strict=True)]
     into = np.linalg.solve(working.matrix, reference.matrix)
-    starts = np.array([side.start for side in wanted], dtype=np.float64)
-    offset = into[:3, :3] @ starts + into[:3, 3] - np.array(first, dtype=np.float64)
-    shape = [side.stop - side.start for side in wanted]
-    theta = _theta(np.asarray(into[:3, :3]), np.asarray(offset), padded.shape[1:], shape)
-    grid = nn.functional.affine_grid(theta.to(padded.device), [1, 1, *shape], align_corners=False)
-    sampled = nn.functional.grid_sample(padded[None], grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return sampled[0].float()
+    for slab in _slabs(wanted):
+        starts = np.array([side.start for side in slab], dtype=np.float64)
+        offset = into[:3, :3] @ starts + into[:3, 3] - np.array(first, dtype=np.float64)
+        shape = [side.stop - side.start for side in slab]
+        theta = _theta(np.asarray(into[:3, :3]), np.asarray(offset), padded.shape[1:], shape)
+        grid = nn.functional.affine_grid(theta.to(padded.device), [1, 1, *shape], align_corners=False)
+        sampled = nn.functional.grid_sample(
+            padded[None], grid, mode="bilinear", padding_mode="border", align_corners=False
+        )
+        native[(slice(None), *slab)] = sampled[0]
 
 
 def _theta(axes: Affine, offset: Affine, source: Sequence[int], target: Sequence[int]) -> Tensor:

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypoxnet.geometry import Grid
+from hypoxnet.inference import native
 from hypoxnet.inference.native import bounding_box, onto_reference
 from hypoxnet.transforms.spatial import to_grid
 
@@ -50,6 +51,14 @@ def test_a_box_comes_back_as_the_whole_grid_does(sides, turn, flips, shift):
     found = onto_reference(inside, box, WORKING, grid).numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(found >= 0.5, expected >= 0.5)
+
+
+@pytest.mark.parametrize("turn", [0.0, 7.0])
+def test_plane_by_plane_it_is_the_same(turn, monkeypatch):
+    grid, inside = reference(turn=turn), drawn(WHOLE)
+    at_once = onto_reference(inside, WHOLE, WORKING, grid)
+    monkeypatch.setattr(native, "SLAB", 1)
+    torch.testing.assert_close(onto_reference(inside, WHOLE, WORKING, grid), at_once, rtol=0, atol=1e-7)
 
 
 def test_on_the_same_grid_nothing_is_interpolated():
