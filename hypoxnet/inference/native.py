@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -109,14 +109,6 @@ def _reached(box: Box, working: Grid, reference: Grid) -> Box:
     return i, j, k
 
 
-def _slabs(wanted: Box) -> Iterator[Box]:
-    """The wanted voxels in slabs along i, of `SLAB` voxels each or one plane."""
-    i, j, k = wanted
-    thick = max(1, SLAB // ((j.stop - j.start) * (k.stop - k.start)))
-    for first in range(i.start, i.stop, thick):
-        yield slice(first, min(first + thick, i.stop)), j, k
-
-
 def _sample(native: Tensor, inside: Tensor, box: Box, working: Grid, reference: Grid, wanted: Box) -> None:
     """Write the values at the wanted voxels into `native`, K i j k float32."""
     open_sides = [
@@ -126,16 +118,26 @@ def _sample(native: Tensor, inside: Tensor, box: Box, working: Grid, reference: 
     padded = nn.functional.pad(inside.double(), [n for sides in reversed(open_sides) for n in sides])
     first = [side.start - before for side, (before, _) in zip(box, open_sides, strict=True)]
     into = np.linalg.solve(working.matrix, reference.matrix)
-    for slab in _slabs(wanted):
-        starts = np.array([side.start for side in slab], dtype=np.float64)
-        offset = into[:3, :3] @ starts + into[:3, 3] - np.array(first, dtype=np.float64)
-        shape = [side.stop - side.start for side in slab]
-        theta = _theta(np.asarray(into[:3, :3]), np.asarray(offset), padded.shape[1:], shape)
-        grid = nn.functional.affine_grid(theta.to(padded.device), [1, 1, *shape], align_corners=False)
+    starts = np.array([side.start for side in wanted], dtype=np.float64)
+    offset = into[:3, :3] @ starts + into[:3, 3] - np.array(first, dtype=np.float64)
+    shape = [side.stop - side.start for side in wanted]
+    theta = _theta(np.asarray(into[:3, :3]), np.asarray(offset), padded.shape[1:], shape).to(padded.device)
+    thick = max(1, SLAB // (shape[1] * shape[2]))
+    for begin in range(0, shape[0], thick):
+        grid = _part_of_grid(theta, shape, slice(begin, min(begin + thick, shape[0])))
         sampled = nn.functional.grid_sample(
             padded[None], grid, mode="bilinear", padding_mode="border", align_corners=False
         )
-        native[(slice(None), *slab)] = sampled[0]
+        at = wanted[0].start + begin
+        native[:, at : at + sampled.shape[2], wanted[1], wanted[2]] = sampled[0]
+
+
+def _part_of_grid(theta: Tensor, shape: Sequence[int], planes: slice) -> Tensor:
+    """Planes of `affine_grid` without align_corners, to the bit: 1 i j k 3."""
+    k, j, i = (torch.linspace(-1, 1, n, dtype=theta.dtype, device=theta.device) * (n - 1) / n for n in reversed(shape))
+    base = theta.new_ones((planes.stop - planes.start, shape[1], shape[2], 4))
+    base[..., 0], base[..., 1], base[..., 2] = k, j[:, None], i[planes, None, None]
+    return torch.bmm(base.view(1, -1, 4), theta.transpose(1, 2)).view(1, *base.shape[:3], 3)
 
 
 def _theta(axes: Affine, offset: Affine, source: Sequence[int], target: Sequence[int]) -> Tensor:
