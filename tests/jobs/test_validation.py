@@ -47,7 +47,7 @@ def one_model():
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, one_model):
-    monkeypatch.setattr("hypoxnet.jobs.train.fit_covariates", one_model)
+    monkeypatch.setattr("hypoxnet.jobs.part.fit_covariates", one_model)
 
     def make(split, manifest=None, **extra):
         manifest = manifest or write_cohort(tmp_path / "cohort.csv", 48, **extra)
