@@ -116,9 +116,8 @@ def check_masks(theirs: Path, ours: Path) -> int:
         dice = min(dice, dice_of(mask > 0, mask_there > 0), dice_of(probability >= half, probability_there >= half))
         apart = max(apart, float(np.abs(probability - probability_there).max()))
         low = int((probability >= half).sum())
-        print(
-            f"{key}: {int(mask.sum())} voxels here, {int(mask_there.sum())} there; {low} at half the highest probability"
-        )
+        voxels = f"{int(mask.sum())} voxels here, {int(mask_there.sum())} there"
+        print(f"{key}: {voxels}; {low} at half the highest probability")
         compared += 1
     print(f"{compared} cases, smallest Dice {dice:.6f}, largest difference of a probability {apart:.1e}")
     return 0 if compared and dice == 1.0 and apart <= PROBABILITY else 1
