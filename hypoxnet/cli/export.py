@@ -80,7 +80,7 @@ def run_verify(options: argparse.Namespace) -> int:
     for name, differences in found.items():
         print(_agreement(name, differences))
     if not found:
-        print("this form has no graphs to compare")
+        print("made of that bundle; what it computes was compared when it was exported, and is not computed again")
     return OK
 
 

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 # Seconds between two lines of the log that say how far a run is.
 EVERY_S = 60.0
+SUMMARY = "summary.json"
 # Failures that are named in the log; all stand in the summary.
 NAMED = 20
 
@@ -44,7 +45,8 @@ class Journal:
     _next: float = field(default_factory=lambda: time.perf_counter() + EVERY_S)
 
     def begin(self, about: Mapping[str, Any]) -> None:
-        """The first line of a run."""
+        """The first line of a run; a summary of an earlier one is no longer true."""
+        self.path.with_name(SUMMARY).unlink(missing_ok=True)
         self._append({"event": "begin", "cases": self.cases, "kept": self.kept, **about})
 
     def case(self, key: str, row: Mapping[str, Any], seconds: Mapping[str, float]) -> None:

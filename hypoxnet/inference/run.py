@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hypoxnet.cases import CaseRecord
 from hypoxnet.errors import CaseError
 from hypoxnet.inference.index import Index
-from hypoxnet.inference.journal import Journal
+from hypoxnet.inference.journal import SUMMARY, Journal
 from hypoxnet.inference.one_case import Complete, OneCase, as_it_is, keep_if_known
 from hypoxnet.inference.pipeline import run_cases
 from hypoxnet.inference.predictor import Predictor
@@ -24,7 +24,6 @@ from hypoxnet.inference.writing import read_prediction
 
 TABLE = "predictions.csv"
 JOURNAL = "run.jsonl"
-SUMMARY = "summary.json"
 INDEX = ".index.jsonl"
 # Files beside the folders of the cases, which no case may be called.
 RESERVED = {TABLE, JOURNAL, SUMMARY, "run.log"}

@@ -99,6 +99,8 @@ def verify_export(folder: Path, bundles: Sequence[Path]) -> dict[str, dict[str, 
     content = read_export(folder)
     kind = str(content.get("kind"))
     if kind not in GRAPHS:
+        with opened(bundles) as predictor:
+            _same_bundle(folder, content, predictor.spec)
         return {}
     form = GRAPHS[kind]
     form.ready()

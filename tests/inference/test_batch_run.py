@@ -361,3 +361,17 @@ def test_an_index_that_is_taken_away_while_a_run_goes_on_leaves_the_table_whole(
     run_inference(predictor, cohort, tmp_path / "out")
     tables = [(tmp_path / name / "predictions.csv").read_bytes() for name in ("whole", "out")]
     assert tables[0] == tables[1]
+
+
+def test_a_run_that_is_killed_leaves_no_summary_of_an_earlier_one(predictor, cohort, tmp_path, monkeypatch):
+    run_inference(predictor, cohort[:2], tmp_path, progress=False)
+    assert (tmp_path / "summary.json").is_file()
+
+    def killed(*_, **__):
+        raise SystemExit("as if by the system, before anything could be told")
+
+    monkeypatch.setattr("hypoxnet.inference.journal.Journal.end", lambda *_, **__: None)
+    monkeypatch.setattr("hypoxnet.inference.run.run_cases", killed)
+    with pytest.raises(SystemExit):
+        run_inference(predictor, cohort, tmp_path, progress=False)
+    assert not (tmp_path / "summary.json").exists()

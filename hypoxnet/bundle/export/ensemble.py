@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hypoxnet.bundle.export.description import EXPORT
 from hypoxnet.bundle.read import read_bundle
 from hypoxnet.bundle.schema import BundleSpec, of_all_members
 from hypoxnet.bundle.write import write_bundle
@@ -28,8 +29,11 @@ def join_bundles(bundles: Sequence[Path], output: Path) -> Path:
         `output`.
 
     Raises:
-        BundleError: A bundle cannot be read, or two of them differ in what they take or give.
+        BundleError: A bundle cannot be read, two of them differ in what they take or give, or `output` holds an export
+            in another form.
     """
+    if (output / EXPORT).is_file():
+        raise BundleError(f"{output} holds an export in another form; choose another folder")
     read = [read_bundle(bundle) for bundle in bundles]
     first = read[0][0]
     for path, (spec, _) in zip(bundles[1:], read[1:], strict=True):

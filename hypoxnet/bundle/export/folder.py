@@ -9,7 +9,7 @@ from typing import Any
 
 from hypoxnet.bundle.card import model_card
 from hypoxnet.bundle.export.description import EXPORT, FORMAT, FORMAT_VERSION
-from hypoxnet.bundle.schema import CARD, CHECKSUMS, BundleSpec
+from hypoxnet.bundle.schema import CARD, CHECKSUMS, SPEC, BundleSpec
 from hypoxnet.errors import BundleError
 from hypoxnet.files import replacing_folder, sha256_of, write_json, write_text
 
@@ -76,6 +76,8 @@ def read_export(folder: Path) -> dict[str, Any]:
         BundleError: No export, a file that is missing or changed, a path outside, or a description of another version.
     """
     listed = _json(folder / CHECKSUMS).get("sha256")
+    if isinstance(listed, dict) and SPEC in listed:
+        raise BundleError(f"{folder} is a bundle, our own form: infer.py checks every file of it when it reads it")
     if not isinstance(listed, dict) or not 0 < len(listed) <= MOST_FILES or EXPORT not in listed:
         raise BundleError(f"{folder / CHECKSUMS} does not list the files of an export; export the bundle again")
     for name, expected in listed.items():

@@ -9,9 +9,9 @@ from typing import Any
 
 from hypoxnet.cases import CaseRecord
 from hypoxnet.inference.index import Index, fingerprint
-from hypoxnet.inference.journal import Journal
+from hypoxnet.inference.journal import SUMMARY, Journal
 from hypoxnet.inference.predictor import Predictor
-from hypoxnet.inference.run import INDEX, JOURNAL, SUMMARY, TABLE, InferenceRun
+from hypoxnet.inference.run import INDEX, JOURNAL, TABLE, InferenceRun
 from hypoxnet.inference.table import write_table
 
 # Seconds between two writings of the table while cases come in.

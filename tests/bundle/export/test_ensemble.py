@@ -46,3 +46,13 @@ def test_bundles_of_two_kinds_are_refused_with_what_differs(tiny_spec, tiny_sett
     with pytest.raises(BundleError, match=r"settings\.window \(\[24, 24, 24\] and \[16, 16, 16\]\)"):
         join_bundles(parts, tmp_path / "joined")
     assert not (tmp_path / "joined").exists()
+
+
+def test_an_export_in_another_form_is_not_replaced(tiny_spec, make_bundle, tmp_path):
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    (folder / "export.json").write_text("{}")
+    (folder / "checksums.json").write_text("{}")
+    with pytest.raises(BundleError, match="holds an export in another form"):
+        join_bundles([make_bundle(tiny_spec)], folder)
+    assert (folder / "export.json").read_text() == "{}"

@@ -22,6 +22,7 @@ from hypoxnet.cases import CaseRecord
 from hypoxnet.errors import BundleError
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import Predictor, load_predictor
+from hypoxnet.jobs.export import verify_export
 from hypoxnet.transforms.normalise import norm_of
 from hypoxnet.transforms.settings import Region
 
@@ -202,3 +203,12 @@ def test_mirrored_images_are_refused_rather_than_left_out(tiny_spec, make_bundle
     with pytest.raises(BundleError, match="mirrored images"):
         export_monai(predictor.spec, predictor.models, tmp_path / "monai")
     assert not (tmp_path / "monai").exists()
+
+
+def test_verify_refuses_another_bundle_and_a_bundle_that_is_no_export(exported, tiny_spec, make_bundle, tmp_path):
+    _, folder = exported()
+    assert verify_export(folder, [make_bundle(tiny_spec)]) == {}
+    with pytest.raises(BundleError, match="was made of another bundle"):
+        verify_export(folder, [make_bundle(tiny_spec, seeds=(9,), name="other")])
+    with pytest.raises(BundleError, match="is a bundle, our own form"):
+        verify_export(tmp_path / "other", [tmp_path / "other"])
