@@ -7,7 +7,8 @@ Same network and weights (ours in its bundle, theirs as the TorchScript of `hypo
 and spacing, windows that overlap by half, no mirroring, same cores, same files. What differs: `infer.py` also predicts
 the outcome, checks and hashes its files; it and MONAI write probability and mask, nnU-Net a mask; nnU-Net normalises
 and resamples by its own rules (cubic). `nnunet` is `predict_from_files` with one process that prepares and one that
-writes; `nnunet_sequential` is all in one process, which tells its stages, and is run once.
+writes; `nnunet_sequential` is all in one process, which tells its stages. `hypoxnet_bfloat16` is
+`inference.precision=bfloat16`. These two are run once.
 
 `whole` is a model of the whole image. `inside` is a model of inside the contour: `infer.py` and the export predict
 round the tumour only; nnU-Net cannot, its `whole` stands beside it.
@@ -40,7 +41,9 @@ from inference import processor
 from inference_cases import KINDS, SETTINGS, make
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAMS = ("hypoxnet", "monai", "nnunet", "nnunet_sequential")
+OURS = ("hypoxnet", "hypoxnet_bfloat16")
+# Programs that are run once for their stages, and otherwise only slow the others down.
+ONCE = ("hypoxnet_bfloat16", "nnunet_sequential")
 # Seconds between two looks at a process.
 TICK_S = 0.05
 PEAKS = ("peak_mib", "peak_own_mib")
@@ -87,6 +90,7 @@ def interpreters(arguments: argparse.Namespace) -> dict[str, Path]:
     """Program to its interpreter; a program whose environment is not there is left out, which is said."""
     given = {
         "hypoxnet": Path(sys.executable),
+        "hypoxnet_bfloat16": Path(sys.executable),
         "monai": arguments.monai_python,
         "nnunet": arguments.nnunet_python,
         "nnunet_sequential": arguments.nnunet_python,
@@ -115,7 +119,7 @@ def measure(folder: Path, threads: int, pythons: dict[str, Path], arguments: arg
     load = []
     for number in range(arguments.runs + 1):
         for program, setting in turns:
-            if program == "nnunet_sequential" and number > 1:
+            if program in ONCE and number > 1:
                 continue
             load.append(os.getloadavg()[0])
             watch = Memory() if number == 0 else Processor()
@@ -127,9 +131,10 @@ def measure(folder: Path, threads: int, pythons: dict[str, Path], arguments: arg
         "load": [round(min(load), 1), round(statistics.median(load), 1), round(max(load), 1)],
         "programs": found,
         "ratios": {
-            f"{setting} over {program}": ratios(found, runs, setting, program)
+            f"{ours} over {program}, {setting}": ratios(found, runs, ours, (program, setting))
             for program, setting in both
-            if program != "hypoxnet"
+            if program not in OURS
+            for ours in OURS
         },
         "largest_difference_to_monai": differences(folder) if "monai" in pythons else None,
     }
@@ -151,12 +156,13 @@ def summary(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def ratios(
-    found: dict[str, Any], runs: dict[tuple[str, str], list[dict[str, Any]]], setting: str, program: str
+    found: dict[str, Any], runs: dict[tuple[str, str], list[dict[str, Any]]], our: str, their: tuple[str, str]
 ) -> dict[str, Any]:
     """Ours over theirs."""
+    program, setting = their
     their_setting = "whole" if "nnunet" in program else setting
-    ours, theirs = found[f"hypoxnet, {setting}"], found[f"{program}, {their_setting}"]
-    pairs = zip(runs["hypoxnet", setting][1:], runs[program, their_setting][1:], strict=False)
+    ours, theirs = found[f"{our}, {setting}"], found[f"{program}, {their_setting}"]
+    pairs = zip(runs[our, setting][1:], runs[program, their_setting][1:], strict=False)
     return {
         **{key: round(ours[key] / theirs[key], 3) for key in (*TIMES, *PEAKS)},
         "following_s_of_each_run": [round(a["following_s"] / b["following_s"], 3) for a, b in pairs],
@@ -169,9 +175,15 @@ def run(
     """One program over all cases in a new process."""
     output = folder / f"out_{program}_{setting}"
     shutil.rmtree(output, ignore_errors=True)
-    if program == "hypoxnet":
-        options = {"bundle": folder / setting, "manifest": folder / "cohort.csv", "output": output}
-        command = [python, ROOT / "infer.py", *(f"{k}={v}" for k, v in options.items()), "inference.device=cpu"]
+    if program in OURS:
+        options = {
+            "bundle": folder / setting,
+            "manifest": folder / "cohort.csv",
+            "output": output,
+            "inference.device": "cpu",
+            "inference.precision": "bfloat16" if "bfloat16" in program else "float32",
+        }
+        command = [python, ROOT / "infer.py", *(f"{k}={v}" for k, v in options.items())]
     else:
         command = [python, Path(__file__).with_name("inference_programs.py"), program, folder, setting, output]
     cores = sorted(os.sched_getaffinity(0))[:threads]
@@ -200,7 +212,7 @@ def timeline(program: str, folder: Path, output: Path, begin: float, watch: Memo
     """When cases were on disk, by the times of their last files, and what the later ones took."""
     if isinstance(watch, Memory):
         return {"peak_mib": watch.peak_mib, "peak_own_mib": watch.peak_own_mib}
-    ending = {"hypoxnet": "{0}/{0}.json", "monai": "{0}/{0}_mask.nii.gz"}.get(program, "{0}.nii.gz")
+    ending = {"monai": "{0}/{0}_mask.nii.gz", **dict.fromkeys(OURS, "{0}/{0}.json")}.get(program, "{0}.nii.gz")
     names = [case["case"] for case in json.loads((folder / "cases.json").read_text(encoding="utf-8"))]
     times = sorted((output / ending.format(name)).stat().st_mtime for name in names)
     warm = len(times) // 3
@@ -209,7 +221,7 @@ def timeline(program: str, folder: Path, output: Path, begin: float, watch: Memo
         "first_s": times[0] - begin,
         "following_s": (times[-1] - since) / later,
         "cpu_s": (watch.at(times[-1]) - watch.at(since)) / later,
-        **(our_stages(output, later) if program == "hypoxnet" else their_stages(output, since, later)),
+        **(our_stages(output, later) if program in OURS else their_stages(output, since, later)),
     }
 
 
