@@ -29,7 +29,7 @@ from hypoxnet.inference.attribution import Explanation, check_explainable, expla
 from hypoxnet.inference.batching import measured_batch, memory_of, most_on
 from hypoxnet.inference.config import BFLOAT16, InferenceConfig
 from hypoxnet.inference.covariates import cohort_incidence, needed_alone, predict_alone
-from hypoxnet.inference.device import cases_ahead_on, choose_device
+from hypoxnet.inference.device import cases_ahead_on, choose_device, one_thread
 from hypoxnet.inference.read_outs import Risk, describe, native_values, on_reference_grid, report_months
 from hypoxnet.inference.spread import Members, Passes, no_spread
 from hypoxnet.inference.unlike import unlike_training
@@ -150,7 +150,8 @@ class Predictor:
             CaseError, GeometryError: As `predict`.
         """
         record = self.needed(record)
-        return Ready(record, None if self.alone else prepare(record, self.spec.settings))
+        with one_thread():
+            return Ready(record, None if self.alone else prepare(record, self.spec.settings))
 
     def predict_ready(self, ready: Ready) -> Prediction:
         """Predict a prepared case; with half as many windows at once when the device has too little memory.

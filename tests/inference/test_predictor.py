@@ -223,6 +223,24 @@ def test_a_precision_that_nobody_computes_in_is_refused():
         InferenceConfig(precision="int8")
 
 
+def test_a_case_is_prepared_by_one_thread_and_predicted_by_all(predictor, make_case, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "hypoxnet.inference.predictor.prepare",
+        lambda *given: seen.append(torch.get_num_threads()) or prepare(*given),
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        ready = predictor.prepare(make_case())
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+        with pytest.raises(CaseError):
+            predictor.prepare(replace(ready.record, channels={}))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def holds(predictor, windows, monkeypatch):
     """A device whose memory holds so many windows; returns the batches that were tried."""
     model, tried = predictor.models[0], []
