@@ -331,15 +331,29 @@ def log_hazard_ratios(
     Returns:
         One log hazard ratio per covariate, each adjusted for the others.
 
-    Source:
-        Cox 1972, J R Stat Soc B 34:187, as in lifelines, ties by Efron.
-    """
-    # Here, not above: lifelines takes a second to load, and making patients does without it.
-    import pandas as pd
-    from lifelines import CoxPHFitter
+    Raises:
+        CaseError: The regression has no finite solution, as `cause_specific_cox` says.
 
-    table = pd.DataFrame(covariates).astype(float)
-    table["months"] = [one.months for one in outcomes]
-    table["event"] = [one.event == cause for one in outcomes]
-    summary = CoxPHFitter().fit(table, "months", "event").summary
-    return {name: LogHazardRatio(float(summary.coef[name]), float(summary["se(coef)"][name])) for name in covariates}
+    Source:
+        Cox 1972, J R Stat Soc B 34:187, ties by Efron.
+
+    Example:
+        >>> outcomes = [Outcome(FAILURE, 1.0), Outcome(FAILURE, 2.0), Outcome(CENSORED, 3.0), Outcome(FAILURE, 4.0)]
+        >>> found = log_hazard_ratios([*outcomes, Outcome(CENSORED, 5.0)], {"hpv": np.array([1.0, 0, 1, 1, 0])})
+        >>> round(found["hpv"].value, 3)
+        0.564
+    """
+    # Here, not above: it loads lifelines, which takes a second, and making patients does without it.
+    from hypoxnet.survival.regression import cause_specific_cox
+
+    months = np.array([one.months for one in outcomes], dtype=np.float64)
+    event = np.array([one.event for one in outcomes], dtype=np.int64)
+    columns = np.column_stack([np.asarray(values, dtype=np.float64) for values in covariates.values()])
+    found = cause_specific_cox(months, event, columns, cause=cause)
+    if found is None:
+        raise CaseError(
+            f"{len(outcomes)} patients with {int((event == cause).sum())} events of the cause give no finite hazard "
+            f"ratio of {', '.join(covariates)}; take more patients or fewer covariates"
+        )
+    pairs = zip(found.coefficients.tolist(), found.standard_errors.tolist(), strict=True)
+    return {name: LogHazardRatio(*pair) for name, pair in zip(covariates, pairs, strict=True)}

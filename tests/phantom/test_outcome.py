@@ -276,6 +276,30 @@ def test_hazard_ratio_of_a_known_cohort_is_found():
     assert low < found.ratio < high
 
 
+def test_hazard_ratios_are_at_the_top_of_the_likelihood_though_months_are_rounded():
+    """Efron's score, each failure of a tie by itself, is 0 to rounding; other causes censor."""
+    generator = np.random.default_rng(12)
+    x = np.stack([generator.normal(size=60), generator.random(60) < 0.3], axis=1).astype(np.float64)
+    months = np.maximum(1.0, generator.exponential(12.0 * np.exp(-x @ [0.8, 1.5])).round())
+    event = generator.choice([CENSORED, FAILURE, DEATH], size=60, p=[0.2, 0.6, 0.2])
+    outcomes = [Outcome(int(e), float(m)) for e, m in zip(event, months, strict=True)]
+    found = log_hazard_ratios(outcomes, {"log_ml": x[:, 0], "hpv": x[:, 1]})
+    relative = np.exp(x @ [found["log_ml"].value, found["hpv"].value])
+    score = np.zeros(2)
+    for month in np.unique(months[event == FAILURE]):
+        at_risk, tied = months >= month, (months == month) & (event == FAILURE)
+        for gone in np.arange(tied.sum()) / tied.sum():
+            mass = relative * (at_risk - gone * tied)
+            score += x[tied].mean(axis=0) - mass @ x / mass.sum()
+    np.testing.assert_allclose(score * [found["log_ml"].error, found["hpv"].error], 0.0, atol=1e-9)
+
+
+def test_covariate_that_separates_who_failed_has_no_hazard_ratio():
+    outcomes = [Outcome(FAILURE, float(m)) for m in range(1, 6)] + [Outcome(CENSORED, float(m)) for m in range(6, 11)]
+    with pytest.raises(CaseError, match="10 patients with 5 events of the cause give no finite hazard ratio of hpv"):
+        log_hazard_ratios(outcomes, {"hpv": np.repeat([1.0, 0.0], 5)})
+
+
 def test_patient_without_a_stage_is_refused(anatomy):
     unstaged = draw_patient(Population(), np.random.default_rng(0))
     with pytest.raises(CaseError, match="no N category"):
