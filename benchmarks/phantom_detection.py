@@ -30,7 +30,6 @@ import numpy as np
 import torch
 
 from hypoxnet.metrics.bootstrap import bootstrap
-from hypoxnet.phantom.cohort import one_thread
 from hypoxnet.phantom.fields import averaged
 from hypoxnet.phantom.imaging import reference_ratio
 from hypoxnet.phantom.observer import Settings, TumourImage, Whitening, most_expected_dice, observe
@@ -40,6 +39,7 @@ from hypoxnet.phantom.pet import acquire_pet, for_tracer, pet_grid
 from hypoxnet.phantom.presets import preset
 from hypoxnet.phantom.subject import make_subject
 from hypoxnet.phantom.tracer import kinetics, late_suv, patient_tracer, static_frame
+from hypoxnet.threads import one_thread
 
 THRESHOLDS = np.round(np.arange(0.8, 4.0001, 0.05), 2)
 # What stands for no noise: a tenth of it.

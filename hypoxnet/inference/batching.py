@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,9 +18,11 @@ log = logging.getLogger(__name__)
 SHARE = 0.6
 # On a GPU more windows at once are not faster, and few patients have more.
 MOST_ON_GPU = 32
-# Measured on two cores, windows of 16 to 96 voxels: one window alone takes up to four times as long (torch then leaves
-# oneDNN), more than two take as long per window and the memory of all (benchmarks/inference_batch.py).
-MOST_ON_CPU = 2
+# Measured on two cores, windows of 16 to 96 voxels (benchmarks/inference_batch.py): one window alone takes up to four
+# times as long (torch then leaves oneDNN); several small ones share what a layer costs to begin; beyond these limits a
+# window takes as long and the memory of all.
+FEWEST_ON_CPU, MOST_ON_CPU = 2, 8
+VOXELS_ON_CPU = 2**17
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -81,12 +84,41 @@ def memory_of(device: torch.device) -> Memory:
     return CudaMemory(device) if device.type == "cuda" else HostMemory()
 
 
-def most_on(device: torch.device) -> int:
-    """Windows beyond which more at once are not faster."""
-    return MOST_ON_CPU if device.type == "cpu" else MOST_ON_GPU
+def most_on(device: torch.device, window: Sequence[int]) -> int:
+    """Windows beyond which more at once are not faster.
+
+    Args:
+        device: Where the network is.
+        window: Voxels along D, H, W.
+
+    Example:
+        >>> most_on(torch.device("cpu"), (32, 32, 32)), most_on(torch.device("cpu"), (96, 96, 96))
+        (4, 2)
+    """
+    if device.type != "cpu":
+        return MOST_ON_GPU
+    return max(FEWEST_ON_CPU, min(MOST_ON_CPU, VOXELS_ON_CPU // math.prod(window)))
 
 
-def measured_batch(work: Callable[[int], object], memory: Memory, *, most: int) -> int:
+def threads_on(device: torch.device, window: Sequence[int]) -> int:
+    """Threads that take batches of windows side by side, each with one thread of torch.
+
+    On the CPU as many as torch may have: threads that share a layer wait for each other at its end, and for whoever
+    else needs their core. Large windows are worth that wait, and too many in memory at once; a GPU is given its work by
+    one thread.
+
+    Args:
+        device: Where the network is.
+        window: Voxels along D, H, W.
+
+    Example:
+        >>> threads_on(torch.device("cpu"), (96, 96, 96))
+        1
+    """
+    return torch.get_num_threads() if device.type == "cpu" and math.prod(window) <= VOXELS_ON_CPU else 1
+
+
+def measured_batch(work: Callable[[int], object], memory: Memory, *, most: int, at_once: int = 1) -> int:
     """The largest power of two of windows that the memory holds, by trial.
 
     The batch is doubled as long as twice the measured peak fits into `SHARE` of what is free. Time is not measured: it
@@ -96,6 +128,7 @@ def measured_batch(work: Callable[[int], object], memory: Memory, *, most: int) 
         work: Puts so many windows through the network.
         memory: Of the device.
         most: Windows that are never exceeded.
+        at_once: Batches that are in memory together.
 
     Example:
         >>> class Tenth:
@@ -115,7 +148,7 @@ def measured_batch(work: Callable[[int], object], memory: Memory, *, most: int) 
                 raise
             log.warning("%d windows at once are more than the memory holds, going on with %d", count, count // 2)
             return count // 2
-        if 2 * count > most or 2 * peak > SHARE * memory.free():
+        if 2 * count > most or 2 * peak * at_once > SHARE * memory.free():
             return count
         count *= 2
 

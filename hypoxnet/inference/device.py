@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -31,27 +29,6 @@ def choose_device(name: str) -> torch.device:
             f"inference.device is {name!r}, which this machine or this build of torch does not have; use auto or cpu"
         ) from error
     return device
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread of torch for what the calling thread does inside.
-
-    A second thread that computes with several makes OpenMP count more threads than there are cores; from then on those
-    of the first no longer wait for each other on the core, but sleep, and a network of many small layers takes twice as
-    long. One thread also gives the same last digits whoever prepares.
-
-    Example:
-        >>> with one_thread():
-        ...     torch.get_num_threads()
-        1
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # A GPU predicts a case faster than one thread prepares it; more cases than this in memory are no faster.

@@ -26,10 +26,10 @@ from hypoxnet.errors import CaseError
 from hypoxnet.files import sha256_of
 from hypoxnet.inference.applied import Applied, Together, said_by, temperatures_of, whole
 from hypoxnet.inference.attribution import Explanation, check_explainable, explain_case, no_contour
-from hypoxnet.inference.batching import measured_batch, memory_of, most_on
+from hypoxnet.inference.batching import measured_batch, memory_of, most_on, threads_on
 from hypoxnet.inference.config import BFLOAT16, InferenceConfig
 from hypoxnet.inference.covariates import cohort_incidence, needed_alone, predict_alone
-from hypoxnet.inference.device import cases_ahead_on, choose_device, one_thread
+from hypoxnet.inference.device import cases_ahead_on, choose_device
 from hypoxnet.inference.read_outs import Risk, describe, native_values, on_reference_grid, report_months
 from hypoxnet.inference.spread import Members, Passes, no_spread
 from hypoxnet.inference.unlike import unlike_training
@@ -45,12 +45,13 @@ from hypoxnet.inference.windows import (
 from hypoxnet.maps.reference_region import ratio_hint
 from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.models.joint import HypoxNet
+from hypoxnet.threads import one_thread
 from hypoxnet.transforms.prepare import PreparedCase, prepare
 
 log = logging.getLogger(__name__)
 
 # Raise it when the same bundle and files would give other numbers: finished cases are then predicted again.
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Predictor:
         self.choices = InferenceDefaults(**{**asdict(spec.inference), **config.chosen()})
         # None until the first case: its measurement needs the device.
         self.windows_per_batch = config.windows_per_batch
+        self.threads = threads_on(self.device, spec.settings.window)
         self.cases_ahead = cases_ahead_on(self.device) if config.cases_ahead is None else config.cases_ahead
         self.explain_by = config.explain_by if config.explain else None
         if config.explain:
@@ -98,14 +100,18 @@ class Predictor:
         if self.windows_per_batch is None:
             self.windows_per_batch = self._measured_batch()
             log.info("%d windows at once on %s", self.windows_per_batch, self.device)
-        choices = self.choices
         return Sliding(
-            self.spec.settings.window, choices.overlap, self.windows_per_batch, choices.mirror, self.bfloat16
+            self.spec.settings.window,
+            self.choices.overlap,
+            self.windows_per_batch,
+            mirror=self.choices.mirror,
+            bfloat16=self.bfloat16,
+            threads=self.threads,
         )
 
     @torch.inference_mode()
     def _measured_batch(self) -> int:
-        most = most_on(self.device)
+        most = most_on(self.device, self.spec.settings.window)
         windows = torch.zeros(1, len(self.spec.settings.channels) + 1, *self.spec.settings.window, device=self.device)
         known = torch.ones(1, device=self.device)
 
@@ -114,7 +120,7 @@ class Predictor:
             presence = known.expand(count, images.shape[1])
             self.models[0].encode(images, presence, windows[:, -1:].expand(count, -1, -1, -1, -1), known.expand(count))
 
-        return measured_batch(work, memory_of(self.device), most=most)
+        return measured_batch(work, memory_of(self.device), most=most, at_once=self.threads)
 
     @property
     def alone(self) -> bool:

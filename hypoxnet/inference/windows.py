@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +19,7 @@ from monai.utils.enums import BlendMode
 from torch import Tensor, nn
 
 from hypoxnet.models.joint import Encoded, HypoxNet
+from hypoxnet.threads import side_by_side
 
 # Voxels of context kept around a tumour when only its surroundings are predicted, as a share of the window.
 CONTEXT = 0.125
@@ -38,6 +40,7 @@ class Sliding:
         windows_per_batch: Windows that go through the network at once.
         mirror: Average over the eight mirror images.
         bfloat16: The network computes in bfloat16; what windows add up to is float32 all the same.
+        threads: Batches that are computed side by side in inference mode; with gradients it is one after another.
     """
 
     window: tuple[int, int, int]
@@ -45,6 +48,7 @@ class Sliding:
     windows_per_batch: int
     mirror: bool = False
     bfloat16: bool = False
+    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,33 +175,55 @@ def _orientations(
 ) -> Iterator[Encoding]:
     """The encoding of each mirror image, turned upright again, as soon as its last window is done."""
     blend = _blend(images.shape[2:], sliding, like=images)
-    batch: list[tuple[_Orientation, Box]] = []
+    threads = sliding.threads if torch.is_inference_mode_enabled() else 1
+    running: deque[tuple[_Batch, Future[Encoded]]] = deque()
     begun: deque[_Orientation] = deque()
-    last = flips[-1]
-    for axes in flips:
-        turned = _Orientation.begin(images, tumour, axes, blend, sliding)
-        begun.append(turned)
-        for place in turned.places:
-            batch.append((turned, place))
-            at_end = axes == last and place == turned.places[-1]
-            if len(batch) == sliding.windows_per_batch or at_end:
-                _run(encode, batch, blend)
-                batch = []
+
+    def finished() -> Iterator[Encoding]:
+        _add(*running.popleft())
         while begun and begun[0].done:
             yield begun.popleft().finished(images.shape[2:], blend)
 
+    turned = (_Orientation.begin(images, tumour, axes, blend, sliding) for axes in flips)
+    with side_by_side(threads) as submit:
+        for batch in _batches(turned, begun, sliding.windows_per_batch):
+            running.append((batch, submit(partial(_run, encode, batch, blend))))
+            # One batch more than threads, so that none of them waits for the adding up.
+            if len(running) > threads or threads == 1:
+                yield from finished()
+        while running:
+            yield from finished()
 
-def _run(encode: Callable[[Tensor], Encoded], batch: list[tuple[_Orientation, Box]], blend: _Blend | None) -> None:
+
+def _batches(turned: Iterator[_Orientation], begun: deque[_Orientation], size: int) -> Iterator[_Batch]:
+    """Windows of one mirror image after the other, so many at a time; an image is in `begun` before its windows."""
+    batch: _Batch = []
+    for orientation in turned:
+        begun.append(orientation)
+        for place in orientation.places:
+            batch.append((orientation, place))
+            if len(batch) == size:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+def _run(encode: Callable[[Tensor], Encoded], batch: _Batch, blend: _Blend | None) -> Encoded:
+    """What the network says about a batch, its logits weighed."""
     windows = torch.cat([turned.volume[(..., *place)] for turned, place in batch])
     if blend is not None:
         windows[:, -1:] *= blend.importance
     encoded = encode(windows)
     logits = encoded.segmentation.to(ACCUMULATE)
-    if blend is not None:
-        logits = logits * blend.importance
+    return replace(encoded, segmentation=logits if blend is None else logits * blend.importance)
+
+
+def _add(batch: _Batch, running: Future[Encoded]) -> None:
+    encoded = running.result()
     for index, (turned, place) in enumerate(batch):
         here = slice(index, index + 1)
-        turned.add(place, logits[here], encoded.pooled_sum[here], encoded.pooled_weight[here])
+        turned.add(place, encoded.segmentation[here], encoded.pooled_sum[here], encoded.pooled_weight[here])
 
 
 @dataclass(slots=True)
@@ -253,6 +279,9 @@ class _Orientation:
         # In the order of the windows, whatever the batch.
         pooled_sum, pooled_weight = (torch.cat(parts).sum(dim=0, keepdim=True) for parts in (self.sums, self.weights))
         return Encoding(upright, pooled_sum, pooled_weight)
+
+
+_Batch = list[tuple[_Orientation, Box]]
 
 
 @dataclass(frozen=True, slots=True)

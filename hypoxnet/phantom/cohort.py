@@ -6,13 +6,11 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -33,6 +31,7 @@ from hypoxnet.phantom.writing import (
     table_text,
     write_phantom,
 )
+from hypoxnet.threads import one_thread
 
 DATASHEET, DATASHEET_PAGE = "datasheet.json", "datasheet.md"
 # Where the closure of oxygen is kept, when the parameters are not those that it comes along for.
@@ -86,17 +85,6 @@ def make_cohort(chosen: Preset, folder: Path, *, workers: int = 0, progress: boo
 def _write_one(chosen: Preset, folder: Path, closure: Closure, number: int) -> None:
     with one_thread():
         write_phantom(folder, make_phantom(chosen, number, closure), manifest_columns(chosen))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums are added up in one order: with several threads the last digit would depend on the machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _each(make: Callable[[int], None], numbers: Sequence[int], workers: int) -> Iterator[None]:

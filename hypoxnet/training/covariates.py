@@ -21,7 +21,7 @@ from hypoxnet.data.splits import Split
 from hypoxnet.errors import ConfigError
 from hypoxnet.models.build import build_model
 from hypoxnet.models.heads import OutcomeHead
-from hypoxnet.phantom.cohort import one_thread
+from hypoxnet.threads import one_thread
 from hypoxnet.training.ridge import INNER_PATIENTS, RidgeOptions, choose_ridge
 from hypoxnet.training.ridge_fit import Cohort, Effects, effects_covariance, fit_effects
 from hypoxnet.training.run import FittedModel, TrainingSetup, model_spec

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hypoxnet.inference.batching import HostMemory, measured_batch, memory_of, most_on
+from hypoxnet.inference.batching import HostMemory, measured_batch, memory_of, most_on, threads_on
 
 
 class Fake:
@@ -21,8 +21,8 @@ class Fake:
         return self.bytes
 
 
-def measured(memory, *, most=32):
-    return measured_batch(lambda windows: windows, memory, most=most)
+def measured(memory, *, most=32, at_once=1):
+    return measured_batch(lambda windows: windows, memory, most=most, at_once=at_once)
 
 
 @pytest.mark.parametrize(("free", "batch"), [(10, 1), (34, 2), (67, 4), (1000, 32), (10**6, 32)])
@@ -57,5 +57,22 @@ def test_the_machines_own_memory_sees_what_work_takes_and_gives_back():
     assert memory.free() > 0
 
 
-def test_a_cpu_takes_two_windows_at_most():
-    assert most_on(torch.device("cpu")) == 2
+def test_batches_that_run_side_by_side_share_the_memory():
+    assert measured(Fake(window=10, free=67)) == 4
+    assert measured(Fake(window=10, free=67), at_once=4) == 1
+
+
+@pytest.mark.parametrize(("side", "most"), [(8, 8), (16, 8), (32, 4), (40, 2), (48, 2), (96, 2)])
+def test_a_cpu_takes_more_windows_at_once_the_smaller_they_are(side, most):
+    assert most_on(torch.device("cpu"), (side, side, side)) == most
+
+
+def test_small_windows_get_a_thread_for_each_batch_and_large_ones_all_threads_together():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert threads_on(torch.device("cpu"), (48, 48, 48)) == 3
+        assert threads_on(torch.device("cpu"), (64, 64, 64)) == 1
+        assert threads_on(torch.device("meta"), (32, 32, 32)) == 1
+    finally:
+        torch.set_num_threads(before)

@@ -1,3 +1,4 @@
+import threading
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,12 @@ from hypoxnet.inference.windows import (
     Sliding,
     all_flips,
     encode_by_windows,
+    passes_by_windows,
     probability_by_windows,
     surroundings,
     window_slices,
 )
+from hypoxnet.threads import one_thread
 
 # 1 C D H W patients; K regions
 
@@ -149,3 +152,69 @@ def test_windows_add_up_in_float32_whatever_the_network_computes_in(tiny_spec, m
     monkeypatch.setattr(model, "encode", halved)
     encoding = encode(model, *patient((24, 24, 24)), Sliding((16, 16, 16), 0.5, 2))
     assert encoding.segmentation.dtype == torch.float32
+
+
+def threads_of(model, monkeypatch):
+    """Which threads put windows through the network, and with how many of torch's."""
+    seen, encode_window = set(), model.encode
+
+    def looked(*given):
+        seen.add((threading.current_thread().name.split("_")[0], torch.get_num_threads()))
+        return encode_window(*given)
+
+    monkeypatch.setattr(model, "encode", looked)
+    return seen
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_threads_side_by_side_change_no_bit(tiny_spec, make_network, mirror, bfloat16, monkeypatch):
+    model = make_network(tiny_spec, seed=1)
+    images, presence, tumour, known = patient((24, 20, 30))
+    given = {"presence": presence, "tumour": tumour, "tumour_known": known}
+    seen = threads_of(model, monkeypatch)
+
+    def encodings(threads):
+        sliding = Sliding((16, 16, 16), 0.5, 2, mirror=mirror, bfloat16=bfloat16, threads=threads)
+        with torch.inference_mode():
+            return list(passes_by_windows(model, images, **given, sliding=sliding))
+
+    before = torch.get_num_threads()
+    with one_thread():
+        with_one = encodings(1)
+    created = set(seen)
+    for threads in (2, 5):
+        for one, several in zip(with_one, encodings(threads), strict=True):
+            assert torch.equal(one.segmentation, several.segmentation)
+            assert torch.equal(one.pooled_sum, several.pooled_sum)
+            assert torch.equal(one.pooled_weight, several.pooled_weight)
+    assert created == {("MainThread", 1)}
+    assert seen - created == {("window", 1)}
+    assert torch.get_num_threads() == before
+
+
+def test_gradients_are_followed_in_the_calling_thread(tiny_spec, make_network, monkeypatch):
+    model = make_network(tiny_spec, seed=1)
+    images, presence, tumour, known = patient((24, 20, 30))
+    images.requires_grad_()
+    seen = threads_of(model, monkeypatch)
+    sliding = Sliding((16, 16, 16), 0.5, 2, threads=3)
+    encoding = encode_by_windows(model, images, presence=presence, tumour=tumour, tumour_known=known, sliding=sliding)
+    encoding.segmentation.sum().backward()
+    assert {name for name, _ in seen} == {"MainThread"}
+    assert float(images.grad.abs().sum()) > 0
+
+
+def test_what_goes_wrong_in_a_thread_is_raised_and_what_waits_is_not_begun(tiny_spec, make_network, monkeypatch):
+    model = make_network(tiny_spec, seed=1)
+    begun = []
+
+    def full(*_):
+        begun.append(1)
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(model, "encode", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        encode(model, *patient((40, 40, 40)), Sliding((16, 16, 16), 0.5, 1, threads=2))
+    assert len(begun) <= 3 < len(window_slices((40, 40, 40), Sliding((16, 16, 16), 0.5, 1)))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("window")]
