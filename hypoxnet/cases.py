@@ -59,6 +59,7 @@ class CaseRecord:
         raw: Raw series to its files, of which maps can be made.
         derived: Channels that were made of raw series and masks; the manifest does not name them.
         measured: Covariates that were measured of images and contours; the manifest does not name them.
+        not_made: Channel that the files seemed to give to the reason why it could not be made of them.
         outcome: None when not known.
         covariates: Covariate name to value; missing ones are not in the mapping.
         fold: Fold that the manifest assigns, None when it assigns none.
@@ -74,6 +75,7 @@ class CaseRecord:
     raw: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     derived: tuple[str, ...] = ()
     measured: tuple[str, ...] = ()
+    not_made: Mapping[str, str] = field(default_factory=dict)
     outcome: Outcome | None = None
     covariates: Mapping[str, float] = field(default_factory=dict)
     fold: int | None = None

@@ -117,6 +117,29 @@ def _moved(source: Path, target: Path) -> bool:
     return True
 
 
+def remove_folder(path: Path) -> bool:
+    """Remove a folder at once: it is renamed first, so that nobody sees half of it.
+
+    Returns:
+        False when there was none, or another process has just taken it away.
+
+    Example:
+        >>> parent = Path(tempfile.mkdtemp())
+        >>> (parent / "a").mkdir()
+        >>> remove_folder(parent / "a"), remove_folder(parent / "a"), list(parent.iterdir())
+        (True, False, [])
+    """
+    # Named as what a killed process left half written: it is cleared away, and never put back.
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".part-{HOST}.{os.getpid()}-", suffix=f"-{path.name}"))
+    try:
+        path.rename(temporary / path.name)
+    except FileNotFoundError:
+        return False
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return True
+
+
 def clear_leftovers(path: Path) -> None:
     """Clear what a killed `replacing_folder(path)` left; the former content goes back if nothing replaced it."""
     pattern = re.compile(rf"\.(old|part)-(?:([0-9a-f]{{8}})\.)?(\d+)-[^-]+-{re.escape(path.name)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 from hypoxnet.cases import CaseRecord, Prediction
 from hypoxnet.errors import HypoxNetError
+from hypoxnet.files import remove_folder
 from hypoxnet.inference.index import Index, fingerprint
 from hypoxnet.inference.predictor import Predictor, Ready
 from hypoxnet.inference.table import failed_row, finished_row
@@ -116,6 +116,7 @@ class OneCase:
         self._complete = complete
         self._row: dict[str, Any] | None = None
         self._digest = ""
+        self._removed = ""
         self._ready: Ready | None = None
         self._prediction: Prediction | None = None
 
@@ -131,6 +132,8 @@ class OneCase:
         if self._row is None:
             with self._stage("prepare"):
                 self._ready = self._predictor.prepare(completed)
+                for name, reason in completed.not_made.items():
+                    log.warning("%s; the case goes on without %s", reason, name)
         return self
 
     def predict(self) -> OneCase:
@@ -167,6 +170,8 @@ class OneCase:
             yield
         except (HypoxNetError, OSError) as error:
             self._row = failed_row(self.record, error)
+            if self._removed:
+                self._row["reason"] += f"; {self._removed}"
         finally:
             self.seconds[name] = time.perf_counter() - begin
 
@@ -179,5 +184,11 @@ class OneCase:
     def _clear_outdated(self) -> None:
         """If the case fails now, a map made from other files must not stay beside that reason."""
         earlier = read_prediction(self.folder, self.record.key)
-        if earlier is not None and self._digest and earlier.get("digest") != self._digest:
-            shutil.rmtree(self.folder)
+        if earlier is None or not self._digest or earlier.get("digest") == self._digest:
+            return
+        bundle = earlier.get("bundle")
+        same = isinstance(bundle, dict) and bundle.get("digest") == self._predictor.spec.digest
+        made = "of other files or with other choices" if same else "by another bundle"
+        if remove_folder(self.folder):  # otherwise another run has just taken it away
+            self._removed = f"its earlier prediction was made {made} and is removed"
+            log.info("%s: %s", self.record.key, self._removed)

@@ -14,6 +14,12 @@ from hypoxnet.errors import CaseError, HypoxNetError
 log = logging.getLogger(__name__)
 
 
+def tell_not_made(record: CaseRecord) -> None:
+    """Log which channels could not be made of the files of a case, and why."""
+    for name, reason in record.not_made.items():
+        log.warning("%s; %s is not made", reason, name)
+
+
 def complete_each(
     records: Sequence[CaseRecord], complete: Callable[[CaseRecord], CaseRecord], *, doing: str, failure: str
 ) -> tuple[tuple[CaseRecord, ...], dict[str, str]]:
@@ -34,7 +40,9 @@ def complete_each(
     completed, reasons = [], {}
     for record in track(records, description=doing, transient=True):
         try:
-            completed.append(complete(record))
+            done = complete(record)
+            completed.append(done)
+            tell_not_made(done)
         except HypoxNetError as error:
             reasons[record.key] = str(error)
             # The log has no handler yet: the run folder is made after the cohort is known.

@@ -49,13 +49,14 @@ class MapCache:
     def complete(self, record: CaseRecord) -> CaseRecord:
         """The record with the channels that its files give; a channel that has a file of its own keeps it.
 
-        A reference region that gives no ratio is logged, and the case goes on without that channel.
+        A ratio that its files do not give is left out, with the reason in `not_made`: a damaged image is refused where
+        it is read, a reference region that nobody can use costs this channel only.
 
         Raises:
             MapError, CaseError, GeometryError: A series cannot become a map; the message begins with the case.
         """
         channels = dict(record.channels)
-        channels |= self._ratios(record)
+        not_made = self._add_ratios(record, channels)
         for name in ORDER:
             kind = KINDS[name]
             if kind.raw_column not in record.raw:
@@ -69,17 +70,17 @@ class MapCache:
         extra = tuple(name for name in channels if name not in record.channels)
         kept = [name for name in extra if not self.wanted or name in self.wanted]
         kept_channels = {name: path for name, path in channels.items() if name in record.channels or name in kept}
-        return replace(record, channels=kept_channels, derived=tuple(kept))
+        return replace(record, channels=kept_channels, derived=tuple(kept), not_made=not_made)
 
-    def _ratios(self, record: CaseRecord) -> dict[str, Path]:
-        made = {}
+    def _add_ratios(self, record: CaseRecord, channels: dict[str, Path]) -> dict[str, str]:
+        """Add the ratios that can be made; returns the reasons of the others."""
+        reasons = {}
         for ratio in ratios_of(record, self.wanted):
             try:
-                made[ratio.name] = make_ratio(record, ratio, self.folder / "ratios")
+                channels[ratio.name] = make_ratio(record, ratio, self.folder / "ratios")
             except HypoxNetError as error:
-                # A damaged image is refused where it is read; a region that nobody can use costs this channel only.
-                log.warning("%s; the case goes on without %s", error, ratio.name)
-        return made
+                reasons[ratio.name] = str(error)
+        return reasons
 
     def _asked(self, kind: MapKind, settings: Any, record: CaseRecord) -> tuple[str, ...]:
         quantities = kind.quantities(settings)

@@ -17,6 +17,7 @@ from hypoxnet.data.manifest import read_manifest
 from hypoxnet.data.measured import ReadOutCache, then
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import Predictor
+from hypoxnet.jobs.completing import tell_not_made
 from hypoxnet.jobs.derive import MapCache
 from hypoxnet.maps.config import MapsConfig
 
@@ -57,6 +58,8 @@ def loss_of_precision(predictor: Predictor, precision: str, manifest: Path) -> d
     )
     complete = _completing(predictor)
     records = [complete(record) for record in read_manifest(manifest)]
+    for record in records:
+        tell_not_made(record)
     losses = [
         compare(predictor.predict(record), rounded.predict(record))
         for record in track(records, description="cases", transient=True)

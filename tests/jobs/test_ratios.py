@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,16 +8,22 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.cases import CaseRecord
 from hypoxnet.data.config import DataConfig
 from hypoxnet.data.manifest import read_manifest
 from hypoxnet.data.plan import plan_settings
 from hypoxnet.errors import ConfigError
 from hypoxnet.images import read_channel
+from hypoxnet.inference.config import InferenceConfig
+from hypoxnet.inference.predictor import Predictor, load_predictor
+from hypoxnet.inference.run import run_inference
 from hypoxnet.inference.table import finished_row
 from hypoxnet.jobs.derive import MapCache, complete_cohort
 from hypoxnet.maps.config import MapsConfig
 from hypoxnet.transforms.config import LabelConfig
+from hypoxnet.transforms.normalise import norm_of
+from hypoxnet.transforms.settings import PrepareSettings
 
 
 def save(path: Path, array: np.ndarray) -> Path:
@@ -102,7 +109,7 @@ def test_an_empty_reference_region_is_named_and_costs_the_ratio_only(
         done, reasons = complete_cohort([record, bad], cache(tmp_path))
     assert ["FMISO_TMR" in each.channels for each in done] == [True, False]
     assert reasons == {}
-    for word in ("P2: FMISO_TMR", "empty.nii.gz", "draw it again", "goes on without FMISO_TMR"):
+    for word in ("P2: FMISO_TMR", "empty.nii.gz", "draw it again", "FMISO_TMR is not made"):
         assert word in caplog.text
 
 
@@ -111,3 +118,42 @@ def test_a_label_by_threshold_takes_no_ratio_of_its_own_uptake_as_input(phantom_
     label = LabelConfig(kind="threshold", channel="FMISO_SUV", reference_mask="MUSCLE")
     with pytest.raises(ConfigError, match="FMISO_TMR is an input"):
         plan_settings(records, DataConfig(channels=["FMISO_TMR", "T1W"]), label, edges_months=[12.0])
+
+
+@pytest.fixture
+def predicting(
+    tiny_settings: PrepareSettings,
+    make_spec: Callable[..., BundleSpec],
+    make_bundle: Callable[..., Path],
+    make_case: Callable[..., CaseRecord],
+    tmp_path: Path,
+) -> tuple[Predictor, CaseRecord, MapCache]:
+    """A bundle that reads FMISO_SUV and FMISO_TMR, and a case whose muscle is contoured nowhere."""
+    channels = ("FMISO_SUV", "FMISO_TMR")
+    settings = replace(tiny_settings, channels=channels, norms=tuple(norm_of(name) for name in channels))
+    predictor = load_predictor(make_bundle(make_spec(settings)), InferenceConfig(device="cpu"))
+    case = make_case("P3")
+    empty = save(tmp_path / "empty.nii.gz", np.zeros((8, 8, 8), np.uint8))
+    return predictor, replace(case, masks={**case.masks, "MUSCLE": empty}), cache(tmp_path, *channels)
+
+
+def test_a_case_that_goes_on_without_a_ratio_says_so_once(
+    predicting: tuple[Predictor, CaseRecord, MapCache], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor, case, maps = predicting
+    run = run_inference(predictor, [case], tmp_path / "out", complete=maps.complete)
+    assert run.predicted == ("P3",)
+    said = [message for message in caplog.messages if "goes on without" in message]
+    assert len(said) == 1
+    assert said[0].startswith("P3: FMISO_TMR: ")
+    assert said[0].endswith("; the case goes on without FMISO_TMR")
+
+
+def test_a_case_that_fails_is_not_said_to_go_on(
+    predicting: tuple[Predictor, CaseRecord, MapCache], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor, case, maps = predicting
+    case.channels["FMISO_SUV"].write_bytes(b"damaged")
+    run = run_inference(predictor, [case], tmp_path / "out", complete=maps.complete)
+    assert run.failed["P3"].startswith("P3: FMISO_SUV")
+    assert "goes on" not in caplog.text
