@@ -21,7 +21,8 @@ from hypoxnet.inference.cluster.run import run_on_cluster
 from hypoxnet.inference.cluster.shards import SHARDS, run_shard, shard_folder
 from hypoxnet.inference.one_case import Complete, as_it_is
 from hypoxnet.inference.predictor import Predictor, load_predictor
-from hypoxnet.inference.run import TABLE, InferenceRun, run_inference
+from hypoxnet.inference.run import run_inference
+from hypoxnet.inference.tally import TABLE, InferenceRun
 from hypoxnet.jobs.config import InferJobConfig
 from hypoxnet.jobs.infer_worker import BundleWork, completion
 from hypoxnet.jobs.run_folder import log_to

@@ -6,7 +6,8 @@ from hypoxnet.inference.cluster.config import Shard
 from hypoxnet.inference.cluster.shards import SHARDS, merge, run_shard, shard_folder, unfinished
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import load_predictor
-from hypoxnet.inference.run import TABLE, run_inference
+from hypoxnet.inference.run import run_inference
+from hypoxnet.inference.tally import TABLE
 
 CPU = InferenceConfig(device="cpu", windows_per_batch=2)
 OF_THE_RUN = {".index.jsonl", "run.jsonl", "summary.json"}

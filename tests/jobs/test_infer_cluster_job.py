@@ -10,7 +10,7 @@ from hypoxnet.config.launch import refuse_without_launcher
 from hypoxnet.errors import ConfigError
 from hypoxnet.inference.cluster.config import ClusterConfig
 from hypoxnet.inference.config import InferenceConfig
-from hypoxnet.inference.run import InferenceRun
+from hypoxnet.inference.tally import InferenceRun
 from hypoxnet.jobs import infer
 from hypoxnet.jobs.config import InferJobConfig
 from hypoxnet.jobs.infer import run_inference_job

@@ -11,10 +11,10 @@ from hypoxnet.errors import CaseError
 from hypoxnet.inference.cluster.config import ClusterConfig
 from hypoxnet.inference.cluster.dask_crew import open_crew
 from hypoxnet.inference.cluster.dispatch import Crew, Dispatcher, Done, Limits, Work
-from hypoxnet.inference.cluster.tally import Tally
 from hypoxnet.inference.predictor import Predictor
-from hypoxnet.inference.run import InferenceRun, check_keys
+from hypoxnet.inference.run import check_keys
 from hypoxnet.inference.table import failed_row
+from hypoxnet.inference.tally import InferenceRun, Tally
 
 log = logging.getLogger(__name__)
 
@@ -47,18 +47,15 @@ def run_on_cluster(
     """
     check_keys(records)
     tally = Tally(predictor, records, output, output)
-    left = list(records) if recompute else tally.keep_known()
+    for record in records if not recompute else ():
+        tally.keep_known(record)
+    left = tally.left()
     about = {"bundle": predictor.spec.digest, "workers": config.workers, "scheduler": config.scheduler}
-    tally.journal.begin(about)
-    whole = False
-    try:
+    with tally.running(lambda: about):
         if left:
             with open_crew(config) as crew:
                 _dispatch(crew, work, left, tally, Limits(config.case_limit_s, config.wait_s, config.attempts))
-        whole = True
-    finally:
-        run = tally.end(about, whole=whole)
-    return run
+    return tally.run()
 
 
 def _dispatch(crew: Crew, work: Work, records: Sequence[CaseRecord], tally: Tally, limits: Limits) -> None:
@@ -66,8 +63,8 @@ def _dispatch(crew: Crew, work: Work, records: Sequence[CaseRecord], tally: Tall
         if isinstance(told, Done):
             for level, text in told.lines:
                 log.log(level, "%s", text)
-            tally.add(record, told.row, kept=told.kept, mark=told.mark, seconds=told.seconds)
+            tally.add(record, told.row, mark=told.mark, seconds=told.seconds, kept=told.kept)
         else:
             row = failed_row(record, CaseError(told))
             log.error("%s", row["reason"])
-            tally.add(record, row, kept=False, mark=None, seconds={})
+            tally.add(record, row, mark=None, seconds={})

@@ -15,11 +15,11 @@ from hypoxnet.cases import CaseRecord
 from hypoxnet.errors import ConfigError
 from hypoxnet.files import write_json, write_text
 from hypoxnet.inference.cluster.config import Shard
-from hypoxnet.inference.cluster.tally import Tally
-from hypoxnet.inference.one_case import Complete, OneCase, as_it_is, keep_if_finished
-from hypoxnet.inference.pipeline import run_cases
+from hypoxnet.inference.journal import SUMMARY
+from hypoxnet.inference.one_case import Complete, as_it_is
 from hypoxnet.inference.predictor import Predictor
-from hypoxnet.inference.run import TABLE, InferenceRun, check_keys
+from hypoxnet.inference.run import check_keys, predict_left
+from hypoxnet.inference.tally import TABLE, InferenceRun, Tally
 
 log = logging.getLogger(__name__)
 
@@ -66,38 +66,17 @@ def run_shard(
     place.mkdir(parents=True, exist_ok=True)
     (place / PART).unlink(missing_ok=True)
     unfinished(output)  # parts of another cut are refused now, not when this one is done
+    (output / SUMMARY).unlink(missing_ok=True)  # of an earlier run in one piece: no longer true
     tally = Tally(predictor, shard.part(records), output, place)
-    left = list(tally.records) if recompute else _not_finished(tally, complete)
-    about = {"bundle": predictor.spec.digest, "shard": f"{shard.number}/{shard.of}"}
-    tally.journal.begin(about)
-
-    def tell(case: OneCase) -> None:
-        tally.add(case.record, case.tell(), kept=False, mark=case.mark, seconds=case.seconds)
-
-    whole = False
-    try:
-        cases = (OneCase(predictor, record, output, complete) for record in left)
-        run_cases(cases, tell, ahead=predictor.cases_ahead)
-        whole = True
-    finally:
-        run = tally.end(about, whole=whole)
+    for record in tally.records if not recompute else ():
+        tally.keep(record, complete)
+    run = predict_left(tally, complete, also={"shard": f"{shard.number}/{shard.of}"})
     keys = [record.key for record in records]
     write_json(place / PART, {"format": FORMAT, "cohort": _cohort(predictor, keys, shard), "keys": keys})
     if not unfinished(output):
         merge(output)
         log.info("every part is finished: %s", output / TABLE)
     return run
-
-
-def _not_finished(tally: Tally, complete: Complete) -> list[CaseRecord]:
-    left = []
-    for record in tally.keep_known():
-        row = keep_if_finished(tally.predictor, record, tally.output, complete)
-        if row is None:
-            left.append(record)
-        else:
-            tally.add(record, row, kept=True, mark=tally.mark_of(record), seconds={})
-    return left
 
 
 def _cohort(predictor: Predictor, keys: Sequence[str], shard: Shard) -> str:
