@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from hypoxnet.bundle.card import model_card
+from hypoxnet.bundle.foreign import refuse_foreign
 from hypoxnet.bundle.metadata import metadata
 from hypoxnet.bundle.schema import CARD, CHECKSUMS, METADATA, SPEC, BundleSpec, weights_name
 from hypoxnet.errors import BundleError
@@ -32,7 +33,8 @@ def write_bundle(folder: Path, spec: BundleSpec, state_dicts: Sequence[Mapping[s
         `folder`.
 
     Raises:
-        BundleError: No member, a weight that is not finite, or `folder` holds something that is no bundle.
+        BundleError: No member, a weight that is not finite, or `folder` holds something that is no bundle, or a file
+            that does not belong to the bundle.
 
     Example:
         write_bundle(Path("runs/a/bundle"), spec, [model.state_dict()])
@@ -41,6 +43,7 @@ def write_bundle(folder: Path, spec: BundleSpec, state_dicts: Sequence[Mapping[s
         raise BundleError(f"{folder}: a bundle needs at least one model, none was given")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / CHECKSUMS).is_file():
         raise BundleError(f"{folder} is not empty and holds no bundle (no {CHECKSUMS}); choose another folder")
+    refuse_foreign(folder)
     for member, weights in enumerate(state_dicts):
         _refuse_not_finite(weights, member)
     spec = replace(spec, members=len(state_dicts))

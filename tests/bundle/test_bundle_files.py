@@ -204,6 +204,15 @@ def test_a_folder_with_other_files_is_not_replaced(tiny_spec, make_bundle, tmp_p
     assert (tmp_path / "bundle" / "thesis.tex").read_text() == "years of work"
 
 
+def test_a_bundle_with_notes_beside_its_files_is_not_replaced(tiny_spec, make_bundle, tmp_path):
+    (make_bundle(tiny_spec) / "docs" / "notes.txt").write_text("ours")
+    with pytest.raises(
+        BundleError, match=r"bundle holds docs/notes\.txt, which checksums\.json does not list and which"
+    ):
+        make_bundle(tiny_spec, seeds=(2,))
+    assert (tmp_path / "bundle" / "docs" / "notes.txt").read_text() == "ours"
+
+
 def test_a_bundle_is_replaced_whole(tiny_spec, make_bundle, tmp_path):
     make_bundle(tiny_spec, seeds=(1, 2, 3))
     first = read_bundle(tmp_path / "bundle")[0].digest

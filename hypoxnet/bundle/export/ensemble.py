@@ -29,12 +29,13 @@ def join_bundles(bundles: Sequence[Path], output: Path) -> Path:
         `output`.
 
     Raises:
-        BundleError: A bundle cannot be read, two of them differ in what they take or give, or `output` holds an export
-            in another form.
+        BundleError: A bundle cannot be read, one is there twice, two differ in what they take or give, or `output`
+            holds an export in another form.
     """
     if (output / EXPORT).is_file():
         raise BundleError(f"{output} holds an export in another form; choose another folder")
     read = [read_bundle(bundle) for bundle in bundles]
+    _refuse_twice([(path, spec) for path, (spec, _) in zip(bundles, read, strict=True)])
     first = read[0][0]
     for path, (spec, _) in zip(bundles[1:], read[1:], strict=True):
         different = [name for name, values in _kind(spec).items() if values != _kind(first)[name]]
@@ -45,6 +46,21 @@ def join_bundles(bundles: Sequence[Path], output: Path) -> Path:
             )
     members = [weights for _, models in read for weights in models]
     return write_bundle(output, first if len(read) == 1 else _joined([spec for spec, _ in read]), members)
+
+
+def _refuse_twice(bundles: Sequence[tuple[Path, BundleSpec]]) -> None:
+    """One bundle given twice, or beside an ensemble that it is part of, would count twice in the mean."""
+    seen: dict[str, Path] = {}
+    for path, spec in bundles:
+        joined_from = spec.provenance.get("joined_from")
+        parts = joined_from.values() if isinstance(joined_from, Mapping) else ()
+        for digest in {spec.digest, *map(str, parts)}:
+            if digest in seen:
+                raise BundleError(
+                    f"{seen[digest]} and {path} hold the same bundle ({digest[:12]}), which would count twice in the "
+                    "mean; name it once"
+                )
+            seen[digest] = path
 
 
 def _kind(spec: BundleSpec) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hypoxnet.bundle.card import model_card
 from hypoxnet.bundle.export.description import EXPORT, FORMAT, FORMAT_VERSION
+from hypoxnet.bundle.foreign import refuse_foreign
 from hypoxnet.bundle.schema import CARD, CHECKSUMS, SPEC, BundleSpec
 from hypoxnet.errors import BundleError
 from hypoxnet.files import replacing_folder, sha256_of, write_json, write_text
@@ -27,10 +28,11 @@ def write_export(folder: Path, spec: BundleSpec, write: Callable[[Path], Mapping
         write: Writes the files of the format into a folder and returns the content of `export.json`.
 
     Raises:
-        BundleError: `folder` holds something that is no export.
+        BundleError: `folder` holds something that is no export, or a file that no export wrote.
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / EXPORT).is_file():
         raise BundleError(f"{folder} is not empty and holds no export (no {EXPORT}); choose another folder")
+    refuse_foreign(folder)
     with replacing_folder(folder) as temporary:
         content = write(temporary)
         write_json(temporary / EXPORT, content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -38,6 +39,17 @@ def test_one_bundle_alone_keeps_its_figures(tiny_spec, make_bundle, tmp_path):
     spec = replace(tiny_spec, metrics={"dice": {"value": 0.5, "low": 0.4, "high": 0.6}})
     written, _ = read_bundle(join_bundles([make_bundle(spec)], tmp_path / "again"))
     assert written.metrics["dice"]["value"] == 0.5
+
+
+def test_a_bundle_that_would_count_twice_is_refused_with_both_names(tiny_spec, make_bundle, tmp_path):
+    one, two = (make_bundle(tiny_spec, seeds=(seed,), name=f"part{seed}") for seed in (1, 2))
+    copied = shutil.copytree(one, tmp_path / "copied")
+    joined = join_bundles([one, two], tmp_path / "joined")
+    for parts in ([one, two, copied], [joined, copied]):
+        sentence = rf"{parts[0]} and {copied} hold the same bundle \([0-9a-f]{{12}}\), which would count twice"
+        with pytest.raises(BundleError, match=sentence):
+            join_bundles(parts, tmp_path / "again")
+        assert not (tmp_path / "again").exists()
 
 
 def test_bundles_of_two_kinds_are_refused_with_what_differs(tiny_spec, tiny_settings, make_spec, make_bundle, tmp_path):

@@ -189,6 +189,24 @@ def test_a_folder_that_holds_something_else_is_kept(predictor, tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years"
 
 
+def test_an_export_is_replaced_unless_it_holds_a_file_that_no_export_wrote(predictor, tmp_path):
+    def write(text):
+        def content(folder):
+            (folder / "network.txt").write_text(text)
+            return {"format": FORMAT, "format_version": 1}
+
+        return content
+
+    folder = write_export(tmp_path / "e", predictor.spec, write("one"))
+    write_export(folder, predictor.spec, write("two"))
+    (folder / "results").mkdir()
+    (folder / "results" / "dice.csv").write_text("0.8")
+    with pytest.raises(BundleError, match=r"e holds results/dice\.csv, which checksums\.json does not list and which"):
+        write_export(folder, predictor.spec, write("three"))
+    assert (folder / "results" / "dice.csv").read_text() == "0.8"
+    assert (folder / "network.txt").read_text() == "two"
+
+
 @pytest.mark.parametrize(
     ("spoil", "match"),
     [
