@@ -95,9 +95,9 @@ def read_mask(path: Path, *, case: str) -> Volume:
         GeometryError: Its affine is unusable.
     """
     volume = read_volume(path, case=case)
-    values = np.unique(volume.array)
-    if not np.isin(values, (0.0, 1.0)).all():
-        other = next(float(v) for v in values if v not in (0.0, 1.0))
+    others = volume.array[(volume.array != 0.0) & (volume.array != 1.0)]
+    if others.size:
+        other = float(others.min())
         raise CaseError(
             f"{case}: {path} is a mask with the value {other:g}, a mask holds 0 and 1 only; write each structure into "
             "a mask of its own"

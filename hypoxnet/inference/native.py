@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hypoxnet.geometry import Affine, Grid
+from hypoxnet.geometry import Grid
 from hypoxnet.inference.windows import Box
-
-# MONAI's: affines that differ by less are the same grid. The working image was made by this rule, so must the way back.
-SAME_AFFINE = 1e-3
-# Voxels that are sampled at once: their coordinates in float64 are many times what is sampled.
-SLAB = 2**19
+from hypoxnet.transforms.sampling import between_voxels, same_grid, sample_into
 
 
 def onto_reference(inside: Tensor, box: Box, working: Grid, reference: Grid, *, only: Box | None = None) -> Tensor:
@@ -47,7 +42,7 @@ def onto_reference(inside: Tensor, box: Box, working: Grid, reference: Grid, *, 
     """
     inside = inside if inside.device.type in {"cpu", "cuda"} else inside.cpu()
     native = torch.zeros((len(inside), *reference.shape), dtype=torch.float32, device=inside.device)
-    if _same(working, reference):
+    if same_grid(working, reference):
         native[(slice(None), *box)] = inside.float()
         return native if only is None else _only(native, only)
     wanted = _meeting(_reached(box, working, reference), only)
@@ -64,15 +59,6 @@ def bounding_box(mask: NDArray[np.bool_]) -> Box:
         there = np.flatnonzero(mask.any(axis=others))
         sides.append(slice(int(there[0]), int(there[-1]) + 1) if len(there) else slice(0, 0))
     return sides[0], sides[1], sides[2]
-
-
-def _same(working: Grid, reference: Grid) -> bool:
-    if working.shape != reference.shape:
-        return False
-    between = np.linalg.solve(working.matrix, reference.matrix)
-    return np.allclose(working.matrix, reference.matrix, atol=SAME_AFFINE) or np.allclose(
-        between, np.eye(4), atol=SAME_AFFINE
-    )
 
 
 def _only(native: Tensor, only: Box) -> Tensor:
@@ -114,38 +100,8 @@ def _sample(native: Tensor, inside: Tensor, box: Box, working: Grid, reference: 
     open_sides = [
         (int(side.start > 0), int(side.stop < length)) for side, length in zip(box, working.shape, strict=True)
     ]
-    # float64, as MONAI: a coordinate of 200 in float32 is off by 1e-5 of a voxel.
-    padded = nn.functional.pad(inside.double(), [n for sides in reversed(open_sides) for n in sides])
-    first = [side.start - before for side, (before, _) in zip(box, open_sides, strict=True)]
-    into = np.linalg.solve(working.matrix, reference.matrix)
-    starts = np.array([side.start for side in wanted], dtype=np.float64)
-    offset = into[:3, :3] @ starts + into[:3, 3] - np.array(first, dtype=np.float64)
-    shape = [side.stop - side.start for side in wanted]
-    theta = _theta(np.asarray(into[:3, :3]), np.asarray(offset), padded.shape[1:], shape).to(padded.device)
-    thick = max(1, SLAB // (shape[1] * shape[2]))
-    for begin in range(0, shape[0], thick):
-        grid = _part_of_grid(theta, shape, slice(begin, min(begin + thick, shape[0])))
-        sampled = nn.functional.grid_sample(
-            padded[None], grid, mode="bilinear", padding_mode="border", align_corners=False
-        )
-        at = wanted[0].start + begin
-        native[:, at : at + sampled.shape[2], wanted[1], wanted[2]] = sampled[0]
-
-
-def _part_of_grid(theta: Tensor, shape: Sequence[int], planes: slice) -> Tensor:
-    """Planes of `affine_grid` without align_corners, to the bit: 1 i j k 3."""
-    k, j, i = (torch.linspace(-1, 1, n, dtype=theta.dtype, device=theta.device) * (n - 1) / n for n in reversed(shape))
-    base = theta.new_ones((planes.stop - planes.start, shape[1], shape[2], 4))
-    base[..., 0], base[..., 1], base[..., 2] = k, j[:, None], i[planes, None, None]
-    return torch.bmm(base.view(1, -1, 4), theta.transpose(1, 2)).view(1, *base.shape[:3], 3)
-
-
-def _theta(axes: Affine, offset: Affine, source: Sequence[int], target: Sequence[int]) -> Tensor:
-    """Voxel of the target to voxel of the source, `axes @ x + offset`, in the coordinates of `grid_sample`; 1 3 4."""
-    voxel_of = np.diag([n / 2 for n in target]), np.array([(n - 1) / 2 for n in target])
-    per_voxel, middle = np.diag([2 / n for n in source]), np.array([1 / n - 1 for n in source])
-    matrix = per_voxel @ axes @ voxel_of[0]
-    shift = per_voxel @ (axes @ voxel_of[1] + offset) + middle
-    # grid_sample counts its axes from the last.
-    theta = np.concatenate([matrix[::-1, ::-1], shift[::-1, None]], axis=1)
-    return torch.from_numpy(np.ascontiguousarray(theta))[None]
+    padded = nn.functional.pad(inside, [n for sides in reversed(open_sides) for n in sides])
+    into = between_voxels(working, reference)
+    into[:3, 3] += into[:3, :3] @ [side.start for side in wanted]
+    into[:3, 3] -= [side.start - before for side, (before, _) in zip(box, open_sides, strict=True)]
+    sample_into(native[(slice(None), *wanted)], padded, into, beyond="border")

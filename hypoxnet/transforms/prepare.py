@@ -115,8 +115,7 @@ def _channel(
         return None
     repairs.extend(volume.repairs)
     if volume is working.reference:
-        reference: Tensor = working.image.as_tensor().float()
-        return reference
+        return working.image
     refuse_no_overlap(volume.grid, working.reference.grid, case=f"{record.key}: {name}")
     if not volume.grid.same_as(working.reference.grid):
         repairs.append(

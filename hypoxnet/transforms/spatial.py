@@ -1,4 +1,4 @@
-"""Onto the working grid and back, by MONAI's resampling.
+"""Onto the working grid and back.
 
 Axis legend: C channels, i j k voxels of a file's own grid, D H W voxels of the working grid (RAS+).
 """
@@ -12,13 +12,15 @@ from functools import cached_property
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Orientation, ResampleToMatch, Spacing
+from monai.transforms import Orientation, Spacing
+from monai.utils.enums import LazyAttr
 from numpy.typing import NDArray
 from torch import Tensor
 
 from hypoxnet.errors import CaseError
 from hypoxnet.geometry import Grid
 from hypoxnet.images import Volume
+from hypoxnet.transforms.sampling import resampled, same_grid, sample_into
 
 # 2 GB for each channel; a body of 2 m at 1 mm has fewer.
 MOST_VOXELS = 2**29
@@ -44,38 +46,41 @@ class WorkingGrid:
                 "coarser data.spacing_mm"
             )
         self.reference = reference
-        # Centres of the outer voxels are kept, values beyond them are those of the border.
-        self._spacing = Spacing(tuple(spacing_mm), mode="bilinear", padding_mode="border")
-        self._orientation = Orientation("RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))
-        self._match = ResampleToMatch(mode="bilinear", padding_mode="zeros", align_corners=False)
+        upright = Orientation("RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))
+        image = upright(MetaTensor(_voxels(reference.array), affine=torch.from_numpy(reference.grid.matrix)))
+        # Only asked where the working grid lies.
+        laid = Spacing(tuple(spacing_mm), lazy=True)(image)
+        own = Grid.from_affine(image.shape[1:], image.affine.numpy())
+        grid = Grid.from_affine(laid.peek_pending_shape(), laid.peek_pending_affine().numpy())
+        self._upright: Tensor = image.as_tensor()
+        # None: the reference channel lies on it already. Else working voxel to its voxel.
+        self._into = None if same_grid(own, grid) else laid.pending_operations[-1][LazyAttr.AFFINE].numpy()
+        self.grid = own if self._into is None else grid
 
     @cached_property
-    def image(self) -> MetaTensor:
-        """The reference channel on the working grid, 1 D H W."""
-        return self._spacing(self._orientation(with_affine(self.reference.array, self.reference.grid)))
-
-    @cached_property
-    def grid(self) -> Grid:
-        """The working grid."""
-        return Grid.from_affine(self.image.shape[1:], self.image.affine.numpy())
+    def image(self) -> Tensor:
+        """The reference channel on the working grid, 1 D H W; beyond the centres of its outer voxels the border is
+        repeated.
+        """
+        if self._into is None:
+            return self._upright
+        found = torch.empty((1, *self.grid.shape))
+        sample_into(found, self._upright, self._into, beyond="border")
+        return found
 
     def resample(self, array: NDArray[np.generic], grid: Grid) -> Tensor:
         """Another volume on the working grid, linear, 0 outside its own extent; 1 D H W float32."""
-        resampled = self._match(with_affine(array, grid), self.image)
-        plain: Tensor = resampled.as_tensor().float().contiguous()
-        return plain
+        return resampled(_voxels(array), grid, self.grid, beyond="zeros")
 
     def covers(self, grid: Grid) -> Tensor:
         """Where a volume on another grid has been measured, 1 D H W bool."""
-        inside = self._match(with_affine(np.ones(grid.shape, np.float32), grid), self.image, mode="nearest")
-        covered: Tensor = inside.as_tensor() > 0.5
-        return covered
+        everywhere = torch.ones((), dtype=torch.float64).expand(1, *grid.shape)
+        return resampled(everywhere, grid, self.grid, beyond="zeros", mode="nearest") > 0.5
 
 
-def with_affine(array: NDArray[np.generic], grid: Grid) -> MetaTensor:
-    """An array as MONAI wants it: 1 i j k with its affine."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-    return MetaTensor(tensor[None], affine=torch.from_numpy(grid.matrix))
+def _voxels(array: NDArray[np.generic]) -> Tensor:
+    """1 i j k float32."""
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
 
 
 def to_grid(volume: Tensor, source: Grid, target: Grid, *, beyond: str = "border") -> NDArray[np.float32]:
@@ -91,10 +96,7 @@ def to_grid(volume: Tensor, source: Grid, target: Grid, *, beyond: str = "border
     Returns:
         C i j k on `target`, float32.
     """
-    moving = MetaTensor(volume.detach().cpu().float(), affine=torch.from_numpy(source.matrix))
-    fixed = MetaTensor(torch.zeros(1, *target.shape), affine=torch.from_numpy(target.matrix))
-    resampled = ResampleToMatch(mode="bilinear", padding_mode=beyond, align_corners=False)(moving, fixed)
-    return np.asarray(resampled.as_tensor().numpy(), dtype=np.float32)
+    return resampled(volume.detach().cpu().float(), source, target, beyond=beyond).numpy()
 
 
 def refuse_no_overlap(channel: Grid, reference: Grid, *, case: str) -> None:

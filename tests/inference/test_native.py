@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypoxnet.geometry import Grid
-from hypoxnet.inference import native
 from hypoxnet.inference.native import bounding_box, onto_reference
+from hypoxnet.transforms import sampling
 from hypoxnet.transforms.spatial import to_grid
 
 # K d h w, D H W, i j k as in inference.native
@@ -57,7 +57,7 @@ def test_a_box_comes_back_as_the_whole_grid_does(sides, turn, flips, shift):
 def test_plane_by_plane_it_is_the_same(turn, monkeypatch):
     grid, inside = reference(turn=turn), drawn(WHOLE)
     at_once = onto_reference(inside, WHOLE, WORKING, grid)
-    monkeypatch.setattr(native, "SLAB", 1)
+    monkeypatch.setattr(sampling, "SLAB", 1)
     assert torch.equal(onto_reference(inside, WHOLE, WORKING, grid), at_once)
 
 
