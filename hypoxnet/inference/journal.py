@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,26 @@ log = logging.getLogger(__name__)
 # Seconds between two lines of the log that say how far a run is.
 EVERY_S = 60.0
 SUMMARY = "summary.json"
-# Failures that are named in the log; all stand in the summary.
+# Failures that are named in the log; all stand in the summary. Of cases of other manifests so many stand there.
 NAMED = 20
+# Cases that are named in a line of the log.
+FEW = 5
+
+
+def told_of_others(others: Sequence[str]) -> dict[str, Any]:
+    """What the summary says of cases whose predictions lie there and which the cohort does not have; it is logged.
+
+    Example:
+        >>> told_of_others(["P1", "P2"])
+        {'not_in_manifest': {'cases': 2, 'first': ['P1', 'P2']}}
+    """
+    named = f"{', '.join(others[:FEW])}{' ...' if len(others) > FEW else ''}"
+    if len(others) == 1:
+        log.info("there is a prediction of %s, which the manifest does not name: kept, and not in the table", named)
+    elif others:
+        what = "there are predictions of %d cases that the manifest does not name (%s): kept, and not in the table"
+        log.info(what, len(others), named)
+    return {"not_in_manifest": {"cases": len(others), "first": list(others[:NAMED])}}
 
 
 @dataclass(slots=True)
@@ -65,8 +83,17 @@ class Journal:
             self._next = time.perf_counter() + EVERY_S
             log.info("%s", self._progress())
 
-    def end(self, path: Path, about: Mapping[str, Any], *, interrupted: bool) -> None:
-        """The last line of a run, the same with every reason in `path`, and in the log failures first."""
+    def end(
+        self, path: Path, about: Mapping[str, Any], *, interrupted: bool, others: Sequence[str] | None = None
+    ) -> None:
+        """The last line of a run, the same with every reason in `path`, and in the log failures first.
+
+        Args:
+            path: Of the summary.
+            about: What else it says.
+            interrupted: Before every case had its turn.
+            others: Cases whose predictions lie there, and which the cohort does not have; None when that is not known.
+        """
         speed = self._speed()
         summary = {
             "failed": dict(self.failed),
@@ -74,6 +101,7 @@ class Journal:
             "kept": self.kept,
             "predicted": self.predicted,
             "interrupted": interrupted,
+            **(told_of_others(others) if others is not None else {}),
             **{name: round(value, 4) for name, value in speed.items()},
             "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
             **about,

@@ -16,7 +16,7 @@ from hypoxnet.inference.journal import SUMMARY, Journal
 from hypoxnet.inference.one_case import Complete, keep_if_known
 from hypoxnet.inference.predictor import Predictor
 from hypoxnet.inference.table import failed_row, finished_row, write_table
-from hypoxnet.inference.writing import read_prediction
+from hypoxnet.inference.writing import other_predictions, read_prediction
 
 TABLE = "predictions.csv"
 JOURNAL = "run.jsonl"
@@ -93,7 +93,7 @@ class Tally:
             whole = True
         finally:
             self.write()
-            self._journal.end(self.place / SUMMARY, about(), interrupted=not whole)
+            self._journal.end(self.place / SUMMARY, about(), interrupted=not whole, others=self._others())
 
     def add(
         self,
@@ -135,6 +135,10 @@ class Tally:
     def run(self) -> InferenceRun:
         """What became of the cohort so far."""
         return InferenceRun(self.place / TABLE, tuple(self.predicted), tuple(self.kept), dict(self.failed))
+
+    def _others(self) -> list[str] | None:
+        """Cases whose predictions lie here, and which the cohort does not have; a part of one does not know."""
+        return other_predictions(self.output, {r.key for r in self.records}) if self.place == self.output else None
 
     def _has(self, key: str) -> bool:
         return key in self.kept or key in self.predicted or key in self.failed

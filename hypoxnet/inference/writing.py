@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -78,17 +80,26 @@ def read_prediction(folder: Path, key: str) -> dict[str, Any] | None:
     return content
 
 
+def other_predictions(output: Path, keys: Container[str]) -> list[str]:
+    """Keys of the predictions in a folder that are none of these, by name."""
+    with os.scandir(output) as entries:
+        names = sorted(entry.name for entry in entries if entry.name not in keys and not entry.name.startswith("."))
+    return [name for name in names if read_prediction(output / name, name) is not None]
+
+
 def refuse_foreign(folder: Path, key: str) -> None:
     """Refuse to replace a folder that inference did not write: it could hold the patient's images.
 
     Raises:
         CaseError: Names the first file that is not part of a prediction.
     """
-    if not folder.is_dir():
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):  # none there, or another run has just taken it away
         return
     content = read_prediction(folder, key)
     ours = {f"{key}.json", *content["files"]} if content else set()
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours)
+    foreign = [name for name in names if name not in ours]
     if foreign:
         raise CaseError(
             f"{key}: {folder} holds {foreign[0]}, which inference did not write; choose another output folder"

@@ -2,6 +2,7 @@ import csv
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from hypoxnet.errors import CaseError
+from hypoxnet.inference import one_case
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import load_predictor
 from hypoxnet.inference.run import run_inference
@@ -158,6 +160,54 @@ def test_a_map_of_other_files_does_not_stay_beside_a_failure(predictor, cohort, 
     run = run_inference(predictor, cohort, out)
     assert set(run.failed) == {"P001"}
     assert not (out / "P001").exists()
+
+
+def test_a_prediction_that_is_removed_is_told_of_in_the_log_and_beside_the_failure(
+    predictor, tiny_spec, make_bundle, cohort, tmp_path, caplog
+):
+    out = tmp_path / "out"
+    run_inference(predictor, cohort, out)
+    cohort[1].channels["FMISO_SUV"].write_bytes(b"not an image")
+    said = "P001: its earlier prediction was made of other files or with other choices and is removed"
+    with caplog.at_level("INFO", logger="hypoxnet"):
+        run = run_inference(predictor, cohort, out)
+        assert caplog.messages.count(said) == 1
+        assert run.failed["P001"].endswith(said.removeprefix("P001: "))
+        summary = json.loads((out / "summary.json").read_text())
+        assert summary["failed"]["P001"] == run.failed["P001"] == table(run)[1]["reason"]
+        run_inference(load_predictor(make_bundle(tiny_spec, seeds=(2,), name="other"), CPU), cohort[:1], out)
+    assert "P000: its earlier prediction was made by another bundle and is removed" in caplog.messages
+
+
+def test_a_folder_that_another_run_takes_away_meanwhile_is_no_failure(predictor, cohort, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run_inference(predictor, cohort[:1], out)
+    read, image = one_case.read_prediction, cohort[0].channels["FMISO_SUV"]
+    nib.save(nib.load(cohort[1].channels["FMISO_SUV"]), image)
+
+    def read_and_lose(folder, key):
+        content = read(folder, key)
+        shutil.rmtree(folder, ignore_errors=True)
+        return content
+
+    monkeypatch.setattr(one_case, "read_prediction", read_and_lose)
+    assert run_inference(predictor, cohort[:1], out).predicted == ("P000",)
+    assert [path.name for path in out.glob(".part-*")] == []
+
+
+def test_cases_that_left_the_manifest_are_named_and_kept(predictor, cohort, tmp_path, caplog):
+    out = tmp_path / "out"
+    run_inference(predictor, cohort, out)
+    (out / "dicom").mkdir()
+    with caplog.at_level("INFO", logger="hypoxnet"):
+        run_inference(predictor, cohort[:1], out)
+    said = "there are predictions of 2 cases that the manifest does not name (P001, P002): kept, and not in the table"
+    assert caplog.messages.count(said) == 1
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["not_in_manifest"] == {"cases": 2, "first": ["P001", "P002"]}
+    assert (out / "P001" / "P001_hsv_mask.nii.gz").is_file()
+    run_inference(predictor, cohort, out)
+    assert json.loads((out / "summary.json").read_text())["not_in_manifest"] == {"cases": 0, "first": []}
 
 
 def test_a_folder_that_inference_did_not_write_is_left_alone(predictor, cohort, tmp_path):

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from hypoxnet.cli import main
@@ -49,6 +51,20 @@ def test_a_part_that_runs_again_keeps_what_is_finished(predictor, cohort, tmp_pa
     run = run_shard(predictor, cohort, tmp_path / "parts", shard=Shard(1, 2))
     assert (len(run.kept), run.predicted) == (3, ())
     assert contents(tmp_path / "parts") == before
+
+
+def test_merged_parts_have_a_summary_that_names_failures_and_cases_of_other_manifests(predictor, cohort, tmp_path):
+    output = tmp_path / "out"
+    run_inference(predictor, cohort, output)
+    assert (output / "summary.json").exists()
+    run_shard(predictor, cohort[:4], output, shard=Shard(1, 2))
+    assert not (output / "summary.json").exists()
+    part = json.loads((output / SHARDS / "1-of-2" / "summary.json").read_text())
+    assert (part["shard"], "not_in_manifest" in part) == ("1/2", False)
+    run_shard(predictor, cohort[:4], output, shard=Shard(2, 2))
+    summary = json.loads((output / "summary.json").read_text())
+    assert (list(summary["failed"]), summary["cases"], summary["parts"]) == ([cohort[3].key], 4, 2)
+    assert summary["not_in_manifest"]["first"] == [record.key for record in cohort[4:]]
 
 
 def test_what_one_process_finished_a_part_keeps(predictor, cohort, tmp_path):

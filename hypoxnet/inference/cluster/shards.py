@@ -15,11 +15,12 @@ from hypoxnet.cases import CaseRecord
 from hypoxnet.errors import ConfigError
 from hypoxnet.files import write_json, write_text
 from hypoxnet.inference.cluster.config import Shard
-from hypoxnet.inference.journal import SUMMARY
+from hypoxnet.inference.journal import SUMMARY, told_of_others
 from hypoxnet.inference.one_case import Complete, as_it_is
 from hypoxnet.inference.predictor import Predictor
 from hypoxnet.inference.run import check_keys, predict_left
 from hypoxnet.inference.tally import TABLE, InferenceRun, Tally
+from hypoxnet.inference.writing import other_predictions
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def unfinished(output: Path) -> list[str]:
 
 
 def merge(output: Path) -> tuple[Path, Mapping[str, str]]:
-    """Write `output/predictions.csv` of the tables of all parts, in the order of the manifest.
+    """Write `output/predictions.csv` of the tables of all parts, in the order of the manifest, and `summary.json`.
 
     Returns:
         The table, and the reason of each case that failed.
@@ -130,7 +131,10 @@ def merge(output: Path) -> tuple[Path, Mapping[str, str]]:
     csv.writer(text, lineterminator="\n").writerows([header, *(rows[key] for key in keys)])
     write_text(output / TABLE, text.getvalue())
     status, reason = header.index("status"), header.index("reason")
-    return output / TABLE, {key: row[reason] for key, row in rows.items() if row[status] == "failed"}
+    failed = {key: rows[key][reason] for key in keys if rows[key][status] == "failed"}
+    others = told_of_others(other_predictions(output, set(keys)))
+    write_json(output / SUMMARY, {"failed": failed, "cases": len(keys), "parts": len(parts), **others})
+    return output / TABLE, failed
 
 
 def _parts(output: Path) -> list[Path]:
