@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hypoxnet.cli.paths import BUNDLE, existing_folder
+
 OK = 0
 FORMATS = ("safetensors", "onnx", "torch", "torchscript", "aotinductor", "monai", "encoder")
 WEIGHTS = ("float32", "bfloat16", "int8")
@@ -49,11 +51,13 @@ def _add_verify(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run_export(options: argparse.Namespace) -> int:
     """Export, and say where it lies, how well it agrees, and what fewer bits cost."""
+    bundles = [existing_folder(path, BUNDLE) for path in options.bundles]
+
     from hypoxnet.bundle.export.folder import loss_lines, read_export
     from hypoxnet.jobs.export import OWN, export_bundles
 
     folder = export_bundles(
-        [path.expanduser() for path in options.bundles],
+        bundles,
         options.to,
         options.output.expanduser(),
         weights=options.weights,
@@ -73,9 +77,12 @@ def run_export(options: argparse.Namespace) -> int:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Verify, and say how well it agrees."""
+    export = existing_folder(options.export, "give the folder of an export")
+    against = [existing_folder(path, BUNDLE) for path in options.against]
+
     from hypoxnet.jobs.export import verify_export
 
-    found = verify_export(options.export.expanduser(), [path.expanduser() for path in options.against])
+    found = verify_export(export, against)
     print(f"{options.export}: every file is as it was written")
     for name, differences in found.items():
         print(_agreement(name, differences))

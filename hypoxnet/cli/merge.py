@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from hypoxnet.cli.paths import existing_folder
+
 OK, SOME_FAILED = 0, 2
 
 
@@ -24,9 +26,11 @@ def add_merge(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run_merge(options: argparse.Namespace) -> int:
     """Merge, and say which cases failed."""
+    output = existing_folder(options.output, "give the folder of the predictions")
+
     from hypoxnet.inference.cluster.shards import merge
 
-    table, failed = merge(options.output.expanduser())
+    table, failed = merge(output)
     print(table)
     for reason in failed.values():
         print(f"failed: {reason}", file=sys.stderr)

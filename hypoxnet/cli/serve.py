@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hypoxnet.cli.paths import BUNDLE, existing_folder
+
 FORMATS = ("nifti", "seg", "probability", "rtstruct")
 
 
@@ -37,6 +39,8 @@ def add_serve(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run_serve(options: argparse.Namespace) -> int:
     """Serve until asked to end."""
+    bundle = existing_folder(options.bundle, BUNDLE)
+
     from hypoxnet.errors import ConfigError
     from hypoxnet.inference.config import InferenceConfig
     from hypoxnet.jobs.config import InferJobConfig
@@ -47,7 +51,7 @@ def run_serve(options: argparse.Namespace) -> int:
             raise ConfigError(f"--{name.replace('_', '-')} is {getattr(options, name)}, it must be 0 s or more")
     output = options.output.expanduser()
     config = InferJobConfig(
-        bundle=str(options.bundle.expanduser()),
+        bundle=str(bundle),
         output=str(output),
         # Of a manifest only NIfTI is written: the formats are those of studies.
         input="dicom",
