@@ -47,6 +47,10 @@ class Item:
         """Name of its folder of results."""
         return self.name if self.is_dicom else Path(self.name).stem
 
+    def as_given(self, text: str) -> str:
+        """A text that names it, or a file in it, as whoever put it there knows it: by its path from the inbox."""
+        return text.replace(str(self.path), self.name).replace(self.path.name, self.name)
+
 
 @dataclass(slots=True)
 class Inbox:
@@ -60,12 +64,24 @@ class Inbox:
     folder: Path
     settle_s: float
     _seen: dict[str, tuple[tuple[int, int], float]] = field(default_factory=dict)
+    _passed_over: set[str] = field(default_factory=set)
 
     def waiting(self) -> list[Path]:
         """What lies there, whole or not, by name."""
+        return [path for path in self._visible() if self._is_work(path)]
+
+    def passed_over(self) -> list[str]:
+        """Names of what lies there and is no work; each is told once."""
+        others = [path for path in self._visible() if path.name not in (DONE, FAILED) and not self._is_work(path)]
+        # Another server may have taken it meanwhile.
+        names = [path.name for path in others if path.exists()]
+        new = [name for name in names if name not in self._passed_over]
+        self._passed_over = set(names)
+        return new
+
+    def _visible(self) -> list[Path]:
         with os.scandir(self.folder) as entries:
-            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-        return [path for name in names if self._is_work(path := self.folder / name)]
+            return [self.folder / name for name in sorted(e.name for e in entries if not e.name.startswith("."))]
 
     @staticmethod
     def _is_work(path: Path) -> bool:
@@ -108,11 +124,11 @@ class Inbox:
         item.path.rename(target)
         return target
 
-    def give_back(self, item: Item) -> None:
-        """Put back what was taken, for another time or another server."""
+    def give_back(self, item: Item) -> Path:
+        """Put back what was taken, for another time or another server; what came under its name meanwhile stays."""
         if item.is_dicom:
             (item.path / READY).touch()
-        item.path.rename(self.folder / item.name)
+        return item.path.rename(_free(self.folder, item.name))
 
     def recover(self) -> Iterator[str]:
         """Put back what servers had taken that are gone; yields the names."""
@@ -123,8 +139,7 @@ class Inbox:
             if found is None or _alive(self.folder / name, found[1], int(found[2])):
                 continue
             with suppress(FileNotFoundError):
-                self.give_back(Item(found[3], self.folder / name))
-                yield found[3]
+                yield self.give_back(Item(found[3], self.folder / name)).name
 
 
 def _alive(taken: Path, host: str, process: int) -> bool:

@@ -25,6 +25,7 @@ from hypoxnet.inference.run import run_inference
 from hypoxnet.inference.tally import TABLE, InferenceRun
 from hypoxnet.jobs.config import InferJobConfig
 from hypoxnet.jobs.infer_worker import BundleWork, completion
+from hypoxnet.jobs.results_folder import ITEM
 from hypoxnet.jobs.run_folder import log_to
 
 log = logging.getLogger(__name__)
@@ -230,7 +231,7 @@ def job_paths(config: InferJobConfig) -> tuple[Path, Path]:
         raise ConfigError(f"folder={cohort} does not exist; give the folder of the DICOM files")
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output={output} is a file; give a folder")
-    ours = (output / TABLE, output / "run.log", output / SHARDS)
+    ours = (output / TABLE, output / "run.log", output / SHARDS, output / ITEM)
     if output.is_dir() and any(output.iterdir()) and not any(path.exists() for path in ours):
         raise ConfigError(f"output={output} is not empty and holds no predictions (no {TABLE}); choose another folder")
     if output.resolve() == bundle.resolve() or bundle.resolve() in output.resolve().parents:

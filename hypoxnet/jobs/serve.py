@@ -9,11 +9,12 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
 
@@ -22,8 +23,9 @@ from hypoxnet.errors import ConfigError, HypoxNetError
 from hypoxnet.files import write_json
 from hypoxnet.inference.predictor import Predictor, load_predictor
 from hypoxnet.jobs.config import InferJobConfig
-from hypoxnet.jobs.inbox import Inbox, Item
+from hypoxnet.jobs.inbox import READY, Inbox, Item
 from hypoxnet.jobs.infer import job_paths, listed_cohort, predict_cohort
+from hypoxnet.jobs.results_folder import results_folder
 from hypoxnet.jobs.run_folder import log_to
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 BEAT_S = 5.0
 # Reasons that are written beside a failed item; all stand in its predictions.csv.
 NAMED = 100
+# Names in a line of the log.
+FEW = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +100,11 @@ class _Stopped(KeyboardInterrupt):
 def serve(request: ServeRequest) -> int:
     """Load the bundle once and predict each manifest or study that is put into the inbox, until asked to end.
 
-    Results go to `output/NAME/`, as those of `infer.py`. What is done moves to `inbox/done`; what cannot be used, or
-    has a failed case, to `inbox/failed` with the reason beside it, and the server goes on. SIGINT and SIGTERM end it
-    after the case it is at; the item goes back into the inbox, and its finished cases are kept the next time.
+    Results go to `output/NAME/`, as those of `infer.py`, or to `output/NAME.2/` and so on where a manifest or study of
+    other content had that name; the same content finds its finished cases again. What is done moves to `inbox/done`;
+    what cannot be used, or has a failed case, to `inbox/failed` with the reason beside it, and the server goes on.
+    SIGINT and SIGTERM end it after the case it is at; the item goes back into the inbox, and its finished cases are
+    kept the next time.
 
     Returns:
         Exit status: 0; with `once` 2 when an item failed.
@@ -156,6 +162,33 @@ def _living(path: Path) -> str:
     return f"process {pid} on {host}"
 
 
+def _tell_passed_over(names: Sequence[str]) -> None:
+    if names:
+        log.warning(
+            "passed over in the inbox: %s%s (a manifest ends in .csv or .tsv, a folder of DICOM has a file %s in it)",
+            ", ".join(names[:FEW]),
+            f" and {len(names) - FEW} more" if len(names) > FEW else "",
+            READY,
+        )
+
+
+@contextmanager
+def _named_as_given(item: Item) -> Iterator[None]:
+    """Whatever is logged in the block names the item as it was given, and not as it is called while it is taken."""
+    before = logging.getLogRecordFactory()
+
+    def make(*arguments: Any, **named: Any) -> logging.LogRecord:
+        record = before(*arguments, **named)
+        record.msg, record.args = item.as_given(record.getMessage()), ()
+        return record
+
+    logging.setLogRecordFactory(make)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(before)
+
+
 class _Server:
     """The loop, and how it is stopped."""
 
@@ -170,6 +203,7 @@ class _Server:
         while not self.stop.is_set():
             for name in self.inbox.recover():
                 log.warning("%s had been taken by a server that is gone; it is taken again", name)
+            _tell_passed_over(self.inbox.passed_over())
             item = self.inbox.take()
             if item is not None:
                 self._handle(item)
@@ -185,11 +219,12 @@ class _Server:
         self._tell("predicting", item.name)
         begin = time.perf_counter()
         try:
-            reason = self._predict(item)
+            with _named_as_given(item):
+                reason = self._predict(item)
         except _Stopped:
-            self.inbox.give_back(item)
+            place = self.inbox.give_back(item)
             log_to(self.output / "serve.log")
-            log.info("%s: stopped after a case; it lies in the inbox again, finished cases are kept", item.name)
+            log.info("%s: stopped after a case; it lies at %s again, finished cases are kept", item.name, place)
             return
         finally:
             self.current = None
@@ -209,24 +244,28 @@ class _Server:
         """Predict an item; returns what is wrong with it, empty when nothing is."""
         try:
             config = self._config(item)
+            cohort = listed_cohort(config)  # a manifest with faults leaves no folder
+            config = replace(config, output=str(results_folder(self.output, item)))
+            log.info("%s: results go to %s", item.name, config.output)
             job_paths(config)
-            outcome = predict_cohort(config, self.predictor, listed_cohort(config), before_each=self._before_each)
+            outcome = predict_cohort(config, self.predictor, cohort, before_each=self._before_each)
         except (HypoxNetError, OSError) as error:
-            return str(error).replace(str(item.path), item.name)
+            return item.as_given(str(error))
         except Exception as error:
             log.exception("%s", item.name)
-            return f"{type(error).__name__}: {error}; this is a fault of the program, serve.log has its place"
+            told = f"{type(error).__name__}: {error}; this is a fault of the program, serve.log has its place"
+            return item.as_given(told)
         self.status.cases_done += outcome.done
         self.status.cases_failed += len(outcome.failed)
         total = outcome.done + len(outcome.failed)
-        lines = [f"{len(outcome.failed)} of {total} cases failed, the others are done"] if outcome.failed else []
-        return "\n".join(lines + list(outcome.failed.values())[:NAMED])
+        first = f"{len(outcome.failed)} of {total} cases failed, the others are done: {config.output}"
+        lines = [first, *outcome.failed.values()][: 1 + NAMED] if outcome.failed else []
+        return item.as_given("\n".join(lines))
 
     def _config(self, item: Item) -> InferJobConfig:
-        config = replace(self.request.config, output=str(self.output / item.stem))
         if item.is_dicom:
-            return replace(config, input="dicom", folder=str(item.path))
-        return replace(config, input="manifest", manifest=str(item.path), output_format=["nifti"])
+            return replace(self.request.config, input="dicom", folder=str(item.path))
+        return replace(self.request.config, input="manifest", manifest=str(item.path), output_format=["nifti"])
 
     def _before_each(self, record: CaseRecord) -> CaseRecord:
         if self.stop.is_set():

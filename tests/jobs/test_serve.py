@@ -24,9 +24,10 @@ from hypoxnet.jobs import serve as serve_module
 from hypoxnet.jobs.config import InferJobConfig
 from hypoxnet.jobs.inbox import SILENT_S, Inbox, Item
 from hypoxnet.jobs.infer import run_inference_job
+from hypoxnet.jobs.results_folder import results_folder
 from hypoxnet.jobs.serve import ServeRequest, serve
 
-OF_THE_RUN = {".index.jsonl", "run.jsonl", "summary.json", "run.log"}
+OF_THE_RUN = {".index.jsonl", ".item.json", "run.jsonl", "summary.json", "run.log"}
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_a_failed_case_sends_its_manifest_to_failed_and_the_others_are_done(requ
     (tmp_path / "images" / "P000" / "fmiso.nii.gz").write_bytes(b"damaged")
     assert serve(request_once) == 2
     lines = (tmp_path / "inbox" / "failed" / "a.csv.reason.txt").read_text().splitlines()
-    assert lines[0] == "1 of 2 cases failed, the others are done"
+    assert lines[0] == f"1 of 2 cases failed, the others are done: {tmp_path / 'out' / 'a'}"
     assert lines[1].startswith("P000: FMISO_SUV")
     assert (tmp_path / "out" / "a" / "P001" / "P001.json").is_file()
 
@@ -135,6 +136,99 @@ def test_the_same_name_again_keeps_the_earlier_file_and_the_finished_cases(reque
         assert serve(request_once) == 0
     assert visible(tmp_path / "inbox" / "done") == ["a.2.csv", "a.csv"]
     assert json.loads((tmp_path / "out" / "a" / "summary.json").read_text())["kept"] == 1
+
+
+def naming_what_is_taken(folder):
+    files = (path for path in (*folder.glob("out/**/*"), *folder.glob("inbox/failed/*.txt")) if path.is_file())
+    return [path.name for path in files if b".taken-" in path.read_bytes()]
+
+
+def predicted(folder):
+    return [row["case_id"] for row in csv.DictReader((folder / "predictions.csv").read_text().splitlines())]
+
+
+def test_other_content_of_the_same_name_gets_a_folder_of_its_own(request_once, put, tmp_path):
+    for name, cases in (("a.csv", [0]), ("a.csv", [1]), ("a.tsv", [2])):
+        path = put(name, cases)
+        path.write_text(path.read_text().replace(",", "\t") if name.endswith("tsv") else path.read_text())
+        assert serve(request_once) == 0
+    out = tmp_path / "out"
+    assert [predicted(out / name) for name in ("a", "a.2", "a.3")] == [["P000"], ["P001"], ["P002"]]
+    put("a.csv", [1])
+    assert serve(request_once) == 0
+    assert json.loads((out / "a.2" / "summary.json").read_text())["kept"] == 1
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["a", "a.2", "a.3"]
+    log = (out / "serve.log").read_text()
+    assert f"a.csv: results go to {out / 'a.2'}" in log
+
+
+def test_a_folder_that_no_server_made_is_not_written_into(request_once, put, tmp_path):
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    (tmp_path / "out" / "a" / "predictions.csv").write_text("of infer.py")
+    put("a.csv", [0])
+    assert serve(request_once) == 0
+    assert (tmp_path / "out" / "a" / "predictions.csv").read_text() == "of infer.py"
+    assert predicted(tmp_path / "out" / "a.2") == ["P000"]
+
+
+def test_of_many_servers_one_makes_the_folder_and_items_of_other_content_get_others(tmp_path):
+    for number in range(4):
+        (tmp_path / f"{number}.csv").write_text(str(number % 2))
+    start, folders = threading.Barrier(4), {}
+
+    def claim(number):
+        start.wait()
+        folders[number] = results_folder(tmp_path / "out", Item("a.csv", tmp_path / f"{number}.csv"))
+
+    threads = [threading.Thread(target=claim, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert folders[0] == folders[2] != folders[1] == folders[3]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "a.2"]
+
+
+def test_a_manifest_with_faults_leaves_no_folder_and_the_mended_one_takes_its_name(request_once, put, tmp_path):
+    (tmp_path / "inbox" / "a.csv").write_text("case_id,FMSIO_SUV\nP1,a.nii\n")
+    assert serve(request_once) == 2
+    assert not (tmp_path / "out" / "a").exists()
+    put("a.csv", [0])
+    assert serve(request_once) == 0
+    assert predicted(tmp_path / "out" / "a") == ["P000"]
+
+
+def test_no_message_names_what_was_taken_otherwise_than_it_was_given(request_once, put, tmp_path):
+    put("a.csv", [0, 1])
+    (tmp_path / "images" / "P000" / "fmiso.nii.gz").write_bytes(b"damaged")
+    (tmp_path / "inbox" / "study").mkdir()
+    (tmp_path / "inbox" / "study" / "x.dcm").write_bytes(b"no DICOM")
+    (tmp_path / "inbox" / "study" / ".ready").touch()
+    assert serve(request_once) == 2
+    assert naming_what_is_taken(tmp_path) == []
+    assert "on 2 cases of a.csv" in (tmp_path / "out" / "a" / "run.log").read_text()
+    assert (tmp_path / "inbox" / "failed" / "study.reason.txt").read_text().startswith("study: none of its 1")
+
+
+def test_what_is_no_work_is_named_once(request_once, put, tmp_path):
+    put("a.csv", [0])
+    (tmp_path / "inbox" / "notes.txt").touch()
+    (tmp_path / "inbox" / "study").mkdir()
+    assert serve(request_once) == 0
+    log = (tmp_path / "out" / "serve.log").read_text()
+    assert log.count("notes.txt") == log.count("study") == 1
+    assert "passed over in the inbox: notes.txt, study (a manifest ends in .csv or .tsv, a folder of DICOM has" in log
+    inbox = Inbox(tmp_path / "inbox", settle_s=0.0)
+    assert [inbox.passed_over() for _ in range(2)] == [["notes.txt", "study"], []]
+
+
+def test_what_is_given_back_does_not_replace_what_came_under_its_name_meanwhile(tmp_path):
+    inbox = Inbox(tmp_path, settle_s=0.0)
+    (tmp_path / "a.csv").write_text("first")
+    item = inbox.take()
+    (tmp_path / "a.csv").write_text("second")
+    assert inbox.give_back(item).read_text() == "first"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.csv": "second", "a.2.csv": "first"}
 
 
 def test_sigterm_ends_after_the_case_and_the_next_server_goes_on(request_once, put, tmp_path):
@@ -180,6 +274,7 @@ def test_a_study_of_dicom_is_taken_when_it_says_ready(request_once, make_spec, m
     (row,) = csv.DictReader((tmp_path / "out" / "study" / "predictions.csv").read_text().splitlines())
     assert row["status"] == "ok"
     assert len(list((tmp_path / "out" / "study" / "dicom").glob("*.dcm"))) == 1
+    assert naming_what_is_taken(tmp_path) == []
 
 
 def test_a_file_that_still_grows_is_left_until_it_is_whole(tmp_path, monkeypatch):
