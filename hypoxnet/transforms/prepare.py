@@ -21,7 +21,7 @@ from hypoxnet.maps.reference_region import reference_value
 from hypoxnet.transforms.covariates import encode_table, table_of
 from hypoxnet.transforms.normalise import intensity_transform
 from hypoxnet.transforms.plausible import implausible
-from hypoxnet.transforms.settings import PrepareSettings
+from hypoxnet.transforms.settings import ChannelNorm, PrepareSettings
 from hypoxnet.transforms.spatial import WorkingGrid, refuse_no_overlap, to_grid
 
 # A voxel belongs to a resampled mask when at least half of it does.
@@ -76,19 +76,23 @@ def prepare(record: CaseRecord, settings: PrepareSettings) -> PreparedCase:
     repairs = []
     if reference_name != settings.reference:
         repairs.append(f"{settings.reference} is absent, the grid of {reference_name} is the reference grid")
-    volumes = {name: _plausible_volume(record, name) for name in present}
-    working = WorkingGrid(volumes[reference_name], spacing_mm=settings.spacing_mm)
-    images = [_channel(name, volumes.get(name), working, record, repairs) for name in settings.channels]
-    normalised = [
-        _normalised(image, settings, index, volumes.get(name), working)
-        for index, (name, image) in enumerate(zip(settings.channels, images, strict=True))
-    ]
+    reference = _plausible_volume(record, reference_name)
+    working = WorkingGrid(reference, spacing_mm=settings.spacing_mm)
+    own = reference.repairs
+    del reference  # one channel at a time is in memory in its own resolution
+    normalised = []
+    for name, norm in zip(settings.channels, settings.norms, strict=True):
+        if name == reference_name:
+            repairs.extend(own)
+            normalised.append(_normalised(working.image, norm))
+        else:
+            normalised.append(_other_channel(name, norm, working, record, repairs))
     masks = _masks(record, settings, working, repairs)
     contour = _contour(settings, working, masks)
     sample = Sample(
         key=record.key,
         images=torch.cat(normalised).contiguous(),
-        presence=torch.tensor([float(name in volumes) for name in settings.channels]),
+        presence=torch.tensor([float(name in present) for name in settings.channels]),
         grid=working.grid,
         repairs=tuple(repairs),
         **_labels(record, settings, working, masks),
@@ -96,7 +100,7 @@ def prepare(record: CaseRecord, settings: PrepareSettings) -> PreparedCase:
         **_outcome(record),
         **_covariates(record, settings),
     )
-    return PreparedCase(sample, volumes[reference_name].grid, contour)
+    return PreparedCase(sample, working.reference, contour)
 
 
 def _plausible_volume(record: CaseRecord, name: str) -> Volume:
@@ -108,33 +112,27 @@ def _plausible_volume(record: CaseRecord, name: str) -> Volume:
     return volume
 
 
-def _channel(
-    name: str, volume: Volume | None, working: WorkingGrid, record: CaseRecord, repairs: list[str]
-) -> Tensor | None:
-    if volume is None:
-        return None
+def _other_channel(
+    name: str, norm: ChannelNorm, working: WorkingGrid, record: CaseRecord, repairs: list[str]
+) -> Tensor:
+    """The network's input for a channel that is not the reference, 1 D H W; 0 where it was not measured."""
+    if name not in record.channels:
+        return torch.zeros(1, *working.grid.shape)
+    volume = _plausible_volume(record, name)
     repairs.extend(volume.repairs)
-    if volume is working.reference:
-        return working.image
-    refuse_no_overlap(volume.grid, working.reference.grid, case=f"{record.key}: {name}")
-    if not volume.grid.same_as(working.reference.grid):
+    refuse_no_overlap(volume.grid, working.reference, case=f"{record.key}: {name}")
+    if not volume.grid.same_as(working.reference):
         repairs.append(
             f"{name} ({volume.grid.describe()}) was resampled onto the reference grid's space "
-            f"({working.reference.grid.describe()})"
+            f"({working.reference.describe()})"
         )
-    return working.resample(volume.array, volume.grid)
+    image = working.resample(volume.array, volume.grid)
+    return _normalised(image, norm) * working.covers(volume.grid)
 
 
-def _normalised(
-    image: Tensor | None, settings: PrepareSettings, index: int, volume: Volume | None, working: WorkingGrid
-) -> Tensor:
-    """The network's input for one channel, 1 D H W; 0 where the channel was not measured."""
-    if image is None or volume is None:
-        return torch.zeros(1, *working.grid.shape)
-    normalised: Tensor = convert_to_tensor(intensity_transform(settings.norms[index])(image), track_meta=False).float()
-    if volume is working.reference:
-        return normalised
-    return normalised * working.covers(volume.grid)
+def _normalised(image: Tensor, norm: ChannelNorm) -> Tensor:
+    normalised: Tensor = convert_to_tensor(intensity_transform(norm)(image), track_meta=False).float()
+    return normalised
 
 
 def _masks(
@@ -144,7 +142,7 @@ def _masks(
     for name in files_of(record, settings):
         if name in record.masks:
             mask = read_mask(record.masks[name], case=f"{record.key}: {name}")
-            refuse_no_overlap(mask.grid, working.reference.grid, case=f"{record.key}: {name}")
+            refuse_no_overlap(mask.grid, working.reference, case=f"{record.key}: {name}")
             repairs.extend(mask.repairs)
             masks[name] = mask
     first = next(iter(masks), "")
@@ -160,7 +158,7 @@ def _masks(
 def _labels(
     record: CaseRecord, settings: PrepareSettings, working: WorkingGrid, masks: dict[str, Volume]
 ) -> dict[str, Tensor]:
-    regions = region_masks(record, settings, masks, working.reference.grid)
+    regions = region_masks(record, settings, masks, working.reference)
     planes = [
         _on_working_grid(*regions[name], working=working) if name in regions else _empty(working)
         for name in settings.region_names
@@ -234,7 +232,7 @@ def _contour(
     settings: PrepareSettings, working: WorkingGrid, masks: dict[str, Volume]
 ) -> tuple[NDArray[np.bool_], Grid] | None:
     contours = [masks[name] for name in settings.tumour if name in masks]
-    return union(contours, working.reference.grid) if contours else None
+    return union(contours, working.reference) if contours else None
 
 
 def _tumour(contour: tuple[NDArray[np.bool_], Grid] | None, working: WorkingGrid) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -33,6 +32,11 @@ class WorkingGrid:
         reference: Volume whose grid is the patient's reference grid.
         spacing_mm: Spacing of the working grid.
 
+    Attributes:
+        reference: The reference grid.
+        grid: The working grid.
+        image: The reference channel on it, 1 D H W; beyond the centres of its outer voxels the border is repeated.
+
     Raises:
         CaseError: The working grid would have more than `MOST_VOXELS`.
     """
@@ -45,28 +49,19 @@ class WorkingGrid:
                 f"would have {voxels:.2g} voxels, at most {MOST_VOXELS} are made; crop the images, or train at a "
                 "coarser data.spacing_mm"
             )
-        self.reference = reference
+        self.reference = reference.grid
         upright = Orientation("RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))
         image = upright(MetaTensor(_voxels(reference.array), affine=torch.from_numpy(reference.grid.matrix)))
         # Only asked where the working grid lies.
         laid = Spacing(tuple(spacing_mm), lazy=True)(image)
         own = Grid.from_affine(image.shape[1:], image.affine.numpy())
         grid = Grid.from_affine(laid.peek_pending_shape(), laid.peek_pending_affine().numpy())
-        self._upright: Tensor = image.as_tensor()
-        # None: the reference channel lies on it already. Else working voxel to its voxel.
-        self._into = None if same_grid(own, grid) else laid.pending_operations[-1][LazyAttr.AFFINE].numpy()
-        self.grid = own if self._into is None else grid
-
-    @cached_property
-    def image(self) -> Tensor:
-        """The reference channel on the working grid, 1 D H W; beyond the centres of its outer voxels the border is
-        repeated.
-        """
-        if self._into is None:
-            return self._upright
-        found = torch.empty((1, *self.grid.shape))
-        sample_into(found, self._upright, self._into, beyond="border")
-        return found
+        if same_grid(own, grid):
+            self.grid, self.image = own, image.as_tensor()
+            return
+        self.grid, self.image = grid, torch.empty((1, *grid.shape))
+        into = laid.pending_operations[-1][LazyAttr.AFFINE].numpy()
+        sample_into(self.image, image.as_tensor(), into, beyond="border")
 
     def resample(self, array: NDArray[np.generic], grid: Grid) -> Tensor:
         """Another volume on the working grid, linear, 0 outside its own extent; 1 D H W float32."""
@@ -79,8 +74,8 @@ class WorkingGrid:
 
 
 def _voxels(array: NDArray[np.generic]) -> Tensor:
-    """1 i j k float32."""
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
+    """1 i j k."""
+    return torch.from_numpy(np.ascontiguousarray(array))[None]
 
 
 def to_grid(volume: Tensor, source: Grid, target: Grid, *, beyond: str = "border") -> NDArray[np.float32]:
