@@ -16,8 +16,8 @@ class InferenceConfig:
 
     Args:
         overlap: Overlap of neighbouring windows, as a share of the window; null takes the bundle's.
-        windows_per_batch: Windows that go through the network at once; null measures what the memory holds. With
-            another number results differ in their last digits.
+        windows_per_batch: Windows that go through the network at once; null measures what the memory holds. One
+            window alone gives other last digits than several.
         cases_ahead: Cases that are read and prepared while another is on the device, by as many threads, and threads
             that write; 0 takes one case after another, null chooses by the device and the cores. Results are the same.
         mirror: Average over mirrored images (all flips); null takes the bundle's.

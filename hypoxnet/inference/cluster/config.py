@@ -19,8 +19,9 @@ class ClusterConfig:
         workers: Worker processes that are started here and end with the run; 0 for none.
         scheduler: Address of a Dask scheduler whose workers predict, `tcp://host:8786`, or the file that it wrote with
             `--scheduler-file`.
-        threads: Threads of each worker; null takes as many as this process would use, since with another number results
-            differ in their last digits. Several workers on one machine are faster with its cores divided among them.
+        threads: Threads of each worker; null takes as many as this process would use, since results of large windows
+            differ in their last digits with another number. Several workers on one machine are faster with its cores
+            divided among them.
         case_limit_s: Time in s after which a case is taken from its worker, which is restarted, and given to another.
         attempts: Workers that a case may cost, killed or out of time, before it is a failed line of the table.
         wait_s: Time in s that a run waits for a worker when there is none.
