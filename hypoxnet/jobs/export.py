@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from hypoxnet.bundle.export.agreement import Agreement
 from hypoxnet.bundle.export.aotinductor import AOTINDUCTOR
-from hypoxnet.bundle.export.encoder import export_encoder
+from hypoxnet.bundle.export.encoder import compared_encoder, export_encoder
 from hypoxnet.bundle.export.ensemble import join_bundles
 from hypoxnet.bundle.export.folder import read_export
 from hypoxnet.bundle.export.formats import GraphFormat, Precision, agreement_json, compared, export_graphs
 from hypoxnet.bundle.export.graphs import graphs_of
-from hypoxnet.bundle.export.monai_bundle import export_monai
+from hypoxnet.bundle.export.monai_bundle import compared_monai, export_monai
 from hypoxnet.bundle.export.onnx_program import ONNX
 from hypoxnet.bundle.export.precision import FLOAT32, PRECISIONS, with_stored_weights
 from hypoxnet.bundle.export.torch_program import TORCH
@@ -89,7 +90,7 @@ def verify_export(folder: Path, bundles: Sequence[Path]) -> dict[str, dict[str, 
         bundles: What it was made of, in that order.
 
     Returns:
-        Graph to output to the largest difference; empty for a form without graphs, whose files are unchanged.
+        Graph to output to the largest difference.
 
     Raises:
         BundleError: A file is missing, changed or none of this form, the export is of another bundle, or numbers
@@ -98,19 +99,30 @@ def verify_export(folder: Path, bundles: Sequence[Path]) -> dict[str, dict[str, 
     """
     content = read_export(folder)
     kind = str(content.get("kind"))
-    if kind not in GRAPHS:
-        with opened(bundles) as predictor:
-            _same_bundle(folder, content, predictor.spec)
-        return {}
-    form = GRAPHS[kind]
-    form.ready()
+    if kind not in (*GRAPHS, *OTHERS, ENCODER):
+        raise BundleError(f"{folder} is an export as {kind!r}, this HypoxNet knows {', '.join(FORMATS[1:])}")
+    if kind in GRAPHS:
+        GRAPHS[kind].ready()
     with opened(bundles) as predictor:
         _same_bundle(folder, content, predictor.spec)
-        precision = _precision_of(folder, content)
-        found = {}
-        for graph in graphs_of(predictor.spec, with_stored_weights(predictor.models, precision)):
-            found[graph.name] = compared(predictor.spec, graph, folder / form.file_of(graph.name), form=form)
+        if kind in GRAPHS:
+            found = _graphs_again(folder, content, predictor, GRAPHS[kind])
+        elif kind == ENCODER:
+            member = _member_of(folder, content, len(predictor.models))
+            found = compared_encoder(predictor.spec, predictor.models, folder, member=member)
+        else:
+            found = compared_monai(predictor.spec, predictor.models, folder)
     return {name: part["largest_difference"] for name, part in agreement_json(found).items()}
+
+
+def _graphs_again(
+    folder: Path, content: Mapping[str, object], predictor: Predictor, form: GraphFormat
+) -> dict[str, Agreement]:
+    precision = _precision_of(folder, content)
+    graphs = graphs_of(predictor.spec, with_stored_weights(predictor.models, precision))
+    return {
+        graph.name: compared(predictor.spec, graph, folder / form.file_of(graph.name), form=form) for graph in graphs
+    }
 
 
 @contextmanager
@@ -153,6 +165,14 @@ def _precision_of(folder: Path, content: Mapping[str, object]) -> str:
     if precision not in PRECISIONS:
         raise BundleError(f"{folder} has weights of {precision!r}, this HypoxNet knows {', '.join(PRECISIONS)}")
     return str(precision)
+
+
+def _member_of(folder: Path, content: Mapping[str, object], members: int) -> int:
+    about = content.get(ENCODER)
+    member = about.get("member") if isinstance(about, Mapping) else None
+    if not isinstance(member, int) or not 0 <= member < members:
+        raise BundleError(f"{folder} is the encoder of member {member!r}, the bundle has {members}, counted from 0")
+    return member
 
 
 def _same_bundle(folder: Path, content: Mapping[str, object], spec: BundleSpec) -> None:

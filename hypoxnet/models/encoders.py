@@ -25,13 +25,15 @@ class FeatureEncoder(nn.Module):
         stem: Reads the images and which channels are there.
         body: Features of the stem to a list of maps, finest first.
         multiple: Sides of the images are multiples of this, and twice as much at least.
+        free_sides: Whether one graph can hold every size; False where sides decide which operations there are.
     """
 
-    def __init__(self, stem: nn.Module, body: nn.Module, *, multiple: int) -> None:
+    def __init__(self, stem: nn.Module, body: nn.Module, *, multiple: int, free_sides: bool = True) -> None:
         super().__init__()
         self.stem = stem
         self.body = body
         self.multiple = multiple
+        self.free_sides = free_sides
 
     def forward(self, image: Tensor, presence: Tensor) -> dict[str, Tensor]:
         """B C D H W and B C to `level_0`, the finest, `level_1` ..., each B F d h w."""
@@ -85,6 +87,21 @@ class _MedNeXtBody(nn.Module):
         return [*maps, self.last(volume)]
 
 
+class _SwinUNETRBody(nn.Module):
+    """The transformer's stages, and the convolutions through which the decoder sees them."""
+
+    def __init__(self, network: nets.SwinUNETR) -> None:
+        super().__init__()
+        self.transformer, self.normalize = network.swinViT, network.normalize
+        self.first, self.last = network.encoder1, network.encoder10
+        self.levels = nn.ModuleList([network.encoder2, network.encoder3, network.encoder4])
+
+    def forward(self, volume: Tensor) -> list[Tensor]:
+        *seen, fourth, fifth = self.transformer(volume, self.normalize)
+        maps = [level(part) for level, part in zip(self.levels, seen, strict=True)]
+        return [self.first(volume), *maps, fourth, self.last(fifth)]
+
+
 def _one_after_another(volume: Tensor, levels: nn.ModuleList) -> list[Tensor]:
     maps = []
     for level in levels:
@@ -93,19 +110,22 @@ def _one_after_another(volume: Tensor, levels: nn.ModuleList) -> list[Tensor]:
     return maps
 
 
-# SwinUNETR is not among them: with sizes left open, torch.export did not come to an end in minutes.
 BODIES: Mapping[type[nn.Module], Callable[[Any], nn.Module]] = {
     nets.SegResNet: _SegResNetBody,
     nets.DynUNet: _DynUNetBody,
     nets.MedNeXt: _MedNeXtBody,
+    nets.SwinUNETR: _SwinUNETRBody,
 }
+# A stage of SwinUNETR pads to, shifts and shrinks its windows of attention by the sides of what it gets: other sides
+# are other operations, and torch.export with open sides is caught in conditions on them (2.13: no end in minutes).
+FIXED_SIDES = (nets.SwinUNETR,)
 
 
 def encoder_of(model: HypoxNet) -> FeatureEncoder:
     """The stem and encoder of a network; they share its weights.
 
     Raises:
-        ConfigError: A model of covariates alone, `swin_unetr`, or a backbone of another package.
+        ConfigError: A model of covariates alone, or a backbone of another package.
     """
     backbone: Any = model.backbone
     if backbone is None:
@@ -114,8 +134,14 @@ def encoder_of(model: HypoxNet) -> FeatureEncoder:
         return FeatureEncoder(backbone.stem, backbone.encoder, multiple=backbone.multiple).eval()
     if isinstance(backbone, MonaiBackbone) and type(backbone.network) in BODIES:
         body = BODIES[type(backbone.network)](backbone.network)
-        return FeatureEncoder(backbone.stem, body, multiple=backbone.multiple).eval()
+        return FeatureEncoder(backbone.stem, body, multiple=backbone.multiple, free_sides=has_free_sides(model)).eval()
     raise ConfigError(
-        f"the encoder of {model.spec.backbone.backbone} is not taken out; those of residual_unet, segresnet, dynunet "
-        "and mednext are"
+        f"the encoder of {model.spec.backbone.backbone} is not taken out; those of residual_unet, segresnet, dynunet, "
+        "mednext and swin_unetr are"
     )
+
+
+def has_free_sides(model: HypoxNet) -> bool:
+    """Whether one graph of operations serves images of every size; not so with windows of attention."""
+    backbone: Any = model.backbone
+    return not (isinstance(backbone, MonaiBackbone) and isinstance(backbone.network, FIXED_SIDES))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +54,7 @@ class Agreement:
 
 
 def agreement(spec: BundleSpec, graph: Graph, run: Runner, *, seed: int = 1) -> Agreement:
-    """Run a graph here and there.
+    """Run a graph here and there, on `trials`.
 
     Args:
         spec: The bundle.
@@ -62,31 +62,46 @@ def agreement(spec: BundleSpec, graph: Graph, run: Runner, *, seed: int = 1) -> 
         run: The other program: arrays by name to arrays by name.
         seed: Of the noise.
     """
+    return agreement_on(trials(spec, graph, seed=seed), graph, run)
+
+
+def agreement_on(chosen: Iterable[Mapping[str, torch.Tensor]], graph: Graph, run: Runner) -> Agreement:
+    """Run a graph here and there.
+
+    Args:
+        chosen: Inputs by name, several times.
+        graph: The module, whose numbers are right; only its `outputs` are looked at.
+        run: The other program: arrays by name to arrays by name.
+    """
     worst: dict[str, float] = dict.fromkeys(graph.outputs, 0.0)
     shapes = []
-    for inputs in trials(spec, graph, seed=seed):
+    for inputs in chosen:
         with torch.no_grad():
             here = graph.module(**inputs)
         there = run({name: tensor.numpy() for name, tensor in inputs.items()})
         for name in graph.outputs:
-            worst[name] = max(worst[name], _difference(name, here[name].numpy(), np.asarray(there[name])))
+            apart = _difference(name, here[name].numpy(), np.asarray(there[name]))
+            # Not max, which takes 0 of 0 and nan: a program that gives no number would agree.
+            worst[name] = float(np.maximum(worst[name], apart))
         if "image" in inputs:
             shapes.append(tuple(inputs["image"].shape))
     return Agreement(worst, tuple(shapes))
 
 
 def trials(spec: BundleSpec, graph: Graph, *, seed: int) -> list[dict[str, torch.Tensor]]:
-    """Inputs to compare on: boxes of several sizes, several patients, absent channels, no contour."""
+    """Inputs to compare on: boxes of several sizes, several patients, absent channels, no contour. A graph without
+    free sides gets boxes of its example's sides.
+    """
     generator = torch.Generator().manual_seed(seed)
     if "image" not in graph.inputs:
         return [{name: tensor[:count] for name, tensor in graph.inputs.items()} for count in (1, 2)]
     found = []
     for blocks, patients in SIZES:
-        sizes = [graph.multiple * n for n in blocks]
+        sizes = [graph.multiple * n for n in blocks] if graph.spatial else list(graph.inputs["image"].shape[2:])
         found.append(example_inputs(spec, sizes, patients=patients, generator=generator))
     found[1]["tumour_known"] = torch.zeros(len(found[1]["tumour_known"]))
     found[1]["tumour"] = torch.zeros_like(found[1]["tumour"])
-    return found
+    return [{name: inputs[name] for name in graph.inputs} for inputs in found]
 
 
 def _difference(name: str, here: NDArray[np.float32], there: NDArray[np.float32]) -> float:

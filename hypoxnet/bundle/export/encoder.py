@@ -9,6 +9,7 @@ checksums.json           SHA-256 of every other file
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +17,10 @@ from typing import Any
 
 import torch
 
-from hypoxnet.bundle.export.agreement import TOLERANCE, Agreement, trials
+from hypoxnet.bundle.export.agreement import TOLERANCE, Agreement, agreement
 from hypoxnet.bundle.export.description import describe_export
 from hypoxnet.bundle.export.folder import read_export, write_export
-from hypoxnet.bundle.export.formats import agreement_json
+from hypoxnet.bundle.export.formats import agreement_json, in_one_sentence
 from hypoxnet.bundle.export.graphs import EXAMPLE_BLOCKS, EXAMPLE_PATIENTS, Graph, example_inputs
 from hypoxnet.bundle.export.torch_program import program_runner, write_program
 from hypoxnet.bundle.read import read_networks
@@ -28,6 +29,7 @@ from hypoxnet.bundle.weights import read_header, read_weights, refuse_misfit
 from hypoxnet.bundle.write import save_weights
 from hypoxnet.errors import BundleError, ConfigError
 from hypoxnet.models.encoders import FeatureEncoder, encoder_of
+from hypoxnet.models.joint import HypoxNet
 from hypoxnet.models.skeleton import skeleton_of
 
 KIND = "encoder"
@@ -66,14 +68,45 @@ def export_encoder(bundle: Path, output: Path, *, member: int = 0) -> Path:
             write_program(graph, folder / PROGRAM, described)
         except Exception as error:  # whatever torch.export says to a network whose sizes it cannot leave open
             raise ConfigError(
-                f"{spec.name}: torch.export cannot leave the sizes of {spec.model.backbone.backbone} open "
-                f"({type(error).__name__}); its encoder is not exported"
+                f"{spec.name}: torch.export cannot write the encoder of {spec.model.backbone.backbone} "
+                f"({type(error).__name__}); export the whole network with --to torchscript"
             ) from error
-        found = _agreement(spec, graph, folder / PROGRAM)
-        found.refuse_worse_than(TOLERANCE, what=f"{output.name}/{PROGRAM}")
-        return described | {"agreement": agreement_json({KIND: found}), "packages": {"torch": version("torch")}}
+        found = compared_encoder(spec, models, folder, member=member)
+        return described | {"agreement": agreement_json(found), "packages": {"torch": version("torch")}}
 
     return write_export(output, spec, write)
+
+
+def compared_encoder(
+    spec: BundleSpec, models: Sequence[HypoxNet], folder: Path, *, member: int
+) -> dict[str, Agreement]:
+    """An encoder on disk beside that of a bundle: its weights, then the features of its program.
+
+    Args:
+        spec: The bundle.
+        models: Its members, on the CPU.
+        folder: The files of the export.
+        member: Whose encoder it is, from 0.
+
+    Returns:
+        `encoder` to how far each feature map is from the bundle's.
+
+    Raises:
+        BundleError: Other weights, a program that cannot be run, or other features.
+    """
+    encoder = encoder_of(models[member])
+    refuse_misfit(read_header(folder / WEIGHTS), encoder.state_dict(), source=WEIGHTS)
+    stored = read_weights(folder / WEIGHTS)
+    changed = [name for name, tensor in encoder.state_dict().items() if not torch.equal(tensor, stored[name])]
+    if changed:
+        raise BundleError(
+            f"{WEIGHTS}: {changed[0]} is not that of member {member} of {spec.name}; export the encoder again"
+        )
+    graph = _graph(spec, encoder)
+    with in_one_sentence(f"{PROGRAM} cannot be run by PyTorch", "export the encoder again"):
+        found = agreement(spec, graph, program_runner(folder / PROGRAM, graph))
+    found.refuse_worse_than(TOLERANCE, what=PROGRAM)
+    return {KIND: found}
 
 
 def read_encoder(folder: Path) -> tuple[FeatureEncoder, dict[str, Any]]:
@@ -102,11 +135,12 @@ def read_encoder(folder: Path) -> tuple[FeatureEncoder, dict[str, Any]]:
 
 
 def _graph(spec: BundleSpec, encoder: FeatureEncoder) -> Graph:
-    """The encoder as a graph of images and marks of presence."""
-    example = example_inputs(spec, [encoder.multiple * n for n in EXAMPLE_BLOCKS], patients=EXAMPLE_PATIENTS)
+    """The encoder as a graph of images and marks of presence; of the window's sides where they cannot be free."""
+    sides = [encoder.multiple * n for n in EXAMPLE_BLOCKS] if encoder.free_sides else spec.settings.window
+    example = example_inputs(spec, sides, patients=EXAMPLE_PATIENTS)
     outputs = tuple(part["name"] for part in encoder.layout(spec.model.channels))
     inputs = {name: example[name] for name in ("image", "presence")}
-    return Graph(KIND, encoder, inputs, outputs, {"image": 2}, encoder.multiple)
+    return Graph(KIND, encoder, inputs, outputs, {"image": 2} if encoder.free_sides else {}, encoder.multiple)
 
 
 def _description(spec: BundleSpec, encoder: FeatureEncoder, member: int) -> dict[str, Any]:
@@ -122,20 +156,6 @@ def _description(spec: BundleSpec, encoder: FeatureEncoder, member: int) -> dict
         },
         "sides_are_multiples_of": encoder.multiple,
         "smallest_side": 2 * encoder.multiple,
+        "sides_of_program": None if encoder.free_sides else list(spec.settings.window),
         "feature_maps": encoder.layout(spec.model.channels),
     }
-
-
-def _agreement(spec: BundleSpec, graph: Graph, path: Path) -> Agreement:
-    """How far the program on disk is from the module, over several sizes and absent channels."""
-    run, worst, shapes = program_runner(path, graph), dict.fromkeys(graph.outputs, 0.0), []
-    for trial in trials(spec, graph, seed=1):
-        inputs = {name: trial[name] for name in graph.inputs}
-        with torch.no_grad():
-            here = graph.module(**inputs)
-        there = run({name: tensor.numpy() for name, tensor in inputs.items()})
-        for name in graph.outputs:
-            difference = (here[name] - torch.from_numpy(there[name])).abs().max()
-            worst[name] = max(worst[name], float(difference / here[name].abs().max().clamp(min=1.0)))
-        shapes.append(tuple(inputs["image"].shape))
-    return Agreement(worst, tuple(shapes))

@@ -17,6 +17,7 @@ from hypoxnet.bundle.export.graphs import Graph, graphs_of
 from hypoxnet.bundle.export.precision import FLOAT32, with_stored_weights
 from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.errors import BundleError, HypoxNetError
+from hypoxnet.models.encoders import has_free_sides
 from hypoxnet.models.joint import HypoxNet
 
 Described = Mapping[str, Any]
@@ -84,10 +85,16 @@ def export_graphs(
         precision: Of the weights; float32 when None. What is compared is the file with the rounded model.
 
     Raises:
-        BundleError: What was read back gives other numbers, or `output` cannot be used.
+        BundleError: The network has another graph for every size, what was read back gives other numbers, or `output`
+            cannot be used.
         ConfigError: Something that the form needs is not installed.
     """
     form.ready()
+    if not has_free_sides(models[0]):
+        raise BundleError(
+            f"{spec.name}: the operations of {spec.model.backbone.backbone} depend on the sides of a box, so that no "
+            f"{form.kind} file can hold it for every size; export it --to monai, whose windows have one size"
+        )
     precision = precision or Precision()
     graphs = graphs_of(spec, with_stored_weights(models, precision.weights))
     weights = {"precision": precision.weights} | ({"loss": precision.loss} if precision.loss else {})

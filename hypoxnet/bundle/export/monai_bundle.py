@@ -13,18 +13,21 @@ Source:
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hypoxnet.bundle.export.agreement import TOLERANCE, Agreement, Arrays, Runner, agreement_on
 from hypoxnet.bundle.export.description import describe_export
 from hypoxnet.bundle.export.folder import write_export
-from hypoxnet.bundle.export.graphs import temperature_of
+from hypoxnet.bundle.export.formats import agreement_json, in_one_sentence
+from hypoxnet.bundle.export.graphs import example_inputs, graphs_of, temperature_of
 from hypoxnet.bundle.export.monai_transforms import constants, imports, postprocessing, preprocessing, sliding
+from hypoxnet.bundle.export.torchscript import without_deprecations
 from hypoxnet.bundle.metadata import REQUIRED, REQUIRED_OF_TENSOR, check_metadata, metadata
 from hypoxnet.bundle.schema import METADATA, BundleSpec
 from hypoxnet.errors import BundleError
@@ -80,7 +83,8 @@ def export_monai(spec: BundleSpec, models: Sequence[HypoxNet], output: Path) -> 
         output: Folder of the export.
 
     Raises:
-        BundleError: The model reads no images, averages over mirrored images, or `output` cannot be used.
+        BundleError: The model reads no images, averages over mirrored images, `output` cannot be used, or what was
+            read back gives other numbers.
     """
     if not spec.settings.channels:
         raise BundleError(
@@ -100,43 +104,100 @@ def export_monai(spec: BundleSpec, models: Sequence[HypoxNet], output: Path) -> 
         write_json(folder / SCHEMA, metadata_schema())
         (folder / "models").mkdir()
         extra = {"metadata.json": json.dumps(about), "inference.json": json.dumps(configuration)}
-        with warnings.catch_warnings():
-            # TorchScript is what MONAI Label and MONAI Deploy load.
-            warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
+        # TorchScript is what MONAI Label and MONAI Deploy load.
+        with without_deprecations():
             torch.jit.save(traced(spec, models), folder / NETWORK, _extra_files=extra)
-        return describe_export(spec, (), kind=KIND, files={}, more={"network": NETWORK})
+        more = {"network": NETWORK, "agreement": agreement_json(compared_monai(spec, models, folder))}
+        return describe_export(spec, (), kind=KIND, files={}, more=more)
 
     return write_export(output, spec, write)
 
 
 def traced(spec: BundleSpec, models: Sequence[HypoxNet]) -> torch.jit.ScriptModule:
-    """The networks on windows of the bundle's size, any number of them at once.
-
-    Raises:
-        BundleError: Another number of windows gives other numbers.
-    """
+    """The networks on windows of the bundle's size, any number of them at once."""
     network = WindowLogits(models, spec).eval()
-    generator = torch.Generator().manual_seed(0)
-    one, three = (_windows(spec, count, generator) for count in (1, 3))
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
-        # Sizes of a window are constants of the trace, as they should be.
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        script = torch.jit.trace(network, three, check_trace=False)  # type: ignore[no-untyped-call]
-        for windows in (one, three):
-            apart = float((script(windows) - network(windows)).abs().max())
-            if not apart <= 1e-4 * max(1.0, float(network(windows).abs().max())):
-                raise BundleError(f"{spec.name}: the traced network differs by {apart:.3g} on {len(windows)} windows")
+    example = example_inputs(spec, spec.settings.window, patients=3)
+    windows = with_planes(example["image"], example["presence"])
+    # Sizes of a window are constants of the trace, as they should be.
+    with without_deprecations(), torch.no_grad():
+        script = torch.jit.trace(network, windows, check_trace=False)  # type: ignore[no-untyped-call]
     assert isinstance(script, torch.jit.ScriptModule)
     return script
 
 
-def _windows(spec: BundleSpec, count: int, generator: torch.Generator) -> Tensor:
-    channels = spec.model.channels
-    presence = torch.ones(count, channels)
-    presence[1:, 1:] = 0.0
-    planes = presence[:, :, None, None, None].expand(-1, -1, *spec.settings.window)
-    return torch.cat([torch.randn(planes.shape, generator=generator) * planes, planes], dim=1)
+def with_planes(image: Tensor, presence: Tensor) -> Tensor:
+    """B C D H W and B C to B 2 C D H W: channels, then a plane of 0 or 1 each."""
+    return torch.cat([image, presence[:, :, None, None, None].expand_as(image)], dim=1)
+
+
+def compared_monai(spec: BundleSpec, models: Sequence[HypoxNet], folder: Path) -> dict[str, Agreement]:
+    """A MONAI bundle on disk beside our own: what its configurations say, then what MONAI makes its network compute.
+
+    Args:
+        spec: The bundle.
+        models: Its members, on the CPU.
+        folder: The MONAI bundle. Its expressions run only when they are, word for word, those of this bundle.
+
+    Returns:
+        `network` to how far probabilities and log-odds of single windows are from the bundle's.
+
+    Raises:
+        BundleError: A configuration says something else, the network cannot be run, or it gives other numbers.
+    """
+    _refuse_other_words(spec, folder)
+    graph = graphs_of(spec, models)[0]
+    generator = torch.Generator().manual_seed(1)
+    windows = [example_inputs(spec, spec.settings.window, patients=n, generator=generator) for n in (1, 3)]
+    with in_one_sentence(f"{NETWORK} cannot be run by MONAI", "export the bundle again"), without_deprecations():
+        found = agreement_on(windows, replace(graph, outputs=("pred", "logits")), _runner(spec, folder))
+    found.refuse_worse_than(TOLERANCE, what=NETWORK)
+    return {graph.name: found}
+
+
+def _refuse_other_words(spec: BundleSpec, folder: Path) -> None:
+    """The configurations, and the copies of them in the archive of the network that MONAI Deploy reads.
+
+    Raises:
+        BundleError: One of them is not what this bundle would be written with.
+    """
+    expected = {INFERENCE: inference_configuration(spec), METADATA: monai_metadata(spec), SCHEMA: metadata_schema()}
+    inside = {Path(name).name: b"" for name in (INFERENCE, METADATA)}
+    with in_one_sentence(f"{folder.name} is no MONAI bundle", "export the bundle again"):
+        with without_deprecations():
+            torch.jit.load(folder / NETWORK, map_location="cpu", _extra_files=inside)  # type: ignore[no-untyped-call]
+        texts = {(name, name): (folder / name).read_bytes() for name in expected}
+        texts |= {(f"{NETWORK} ({name})", f"configs/{name}"): text for name, text in inside.items()}
+        found = {place: json.loads(text) for place, text in texts.items()}
+    for (place, name), content in found.items():
+        if _without_versions(content) != _without_versions(json.loads(json.dumps(expected[name]))):
+            raise BundleError(
+                f"{place} says something else than this HypoxNet writes for {spec.name}; export the bundle again"
+            )
+
+
+def _without_versions(content: Any) -> Any:
+    """A configuration without the versions of packages, which are those of the machine that wrote it."""
+    if not isinstance(content, Mapping):
+        return content
+    return {name: value for name, value in content.items() if not name.endswith("_version")}
+
+
+def _runner(spec: BundleSpec, folder: Path) -> Runner:
+    """The network as `inference.json` has it, as a function of the inputs of `CaseGraph`."""
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config(folder / INFERENCE)
+    parser["bundle_root"], parser["device"] = str(folder), "cpu"
+    network = parser.get_parsed_content("network").eval()
+
+    def run(inputs: Arrays) -> Arrays:
+        windows = with_planes(torch.from_numpy(inputs["image"]), torch.from_numpy(inputs["presence"]))
+        with torch.no_grad():
+            logits = network(windows).unflatten(1, (spec.members, -1))
+        return {"pred": torch.sigmoid(logits).mean(dim=1).numpy(), "logits": logits.numpy()}
+
+    return run
 
 
 def inference_configuration(spec: BundleSpec) -> dict[str, Any]:

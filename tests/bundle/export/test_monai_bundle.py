@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,8 +16,17 @@ import torch
 from jsonschema import ValidationError, validate
 from monai.bundle import ConfigParser
 
+from hypoxnet.bundle.export import monai_bundle
 from hypoxnet.bundle.export.folder import read_export
-from hypoxnet.bundle.export.monai_bundle import INFERENCE, SCHEMA, export_monai, metadata_schema, monai_metadata
+from hypoxnet.bundle.export.monai_bundle import (
+    INFERENCE,
+    NETWORK,
+    SCHEMA,
+    compared_monai,
+    export_monai,
+    metadata_schema,
+    monai_metadata,
+)
 from hypoxnet.bundle.metadata import check_metadata
 from hypoxnet.cases import CaseRecord
 from hypoxnet.errors import BundleError
@@ -31,13 +41,36 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:Deprecat
 TURNED = np.array([[3.2, 1.1, 0.0, -40.0], [-1.1, 3.2, 0.0, -30.0], [0.0, 0.0, 5.0, -55.0], [0.0, 0.0, 0.0, 1.0]])
 
 
-@pytest.fixture
-def exported(tiny_spec, make_bundle, tmp_path) -> Callable[..., tuple[Predictor, Path]]:
+@pytest.fixture(scope="module")
+def exported(tiny_spec, opened, tmp_path_factory) -> Callable[..., tuple[Predictor, Path]]:
+    """A bundle and its export, which tests must not change; each is made once."""
+    made: dict[str, tuple[Predictor, Path]] = {}
+
     def make(spec=tiny_spec, *, seeds=(1,)):
-        predictor = load_predictor(make_bundle(spec, seeds=seeds), InferenceConfig(device="cpu"))
-        return predictor, export_monai(predictor.spec, predictor.models, tmp_path / "monai")
+        key = repr((spec, seeds))
+        if key not in made:
+            predictor = opened(spec, seeds=seeds)
+            folder = tmp_path_factory.mktemp("monai") / "monai"
+            made[key] = predictor, export_monai(predictor.spec, predictor.models, folder)
+        return made[key]
 
     return make
+
+
+@pytest.fixture
+def copied(exported, tmp_path) -> tuple[Predictor, Path]:
+    """A bundle, and an export of it that may be changed."""
+    predictor, folder = exported()
+    return predictor, shutil.copytree(folder, tmp_path / "copy")
+
+
+def rewritten(folder: Path, change: Callable[[torch.jit.ScriptModule, dict[str, str]], None]) -> None:
+    """Change the network and the configurations inside its archive."""
+    inside = {"metadata.json": b"", "inference.json": b""}
+    network = torch.jit.load(folder / NETWORK, _extra_files=inside)
+    texts = {name: text.decode() for name, text in inside.items()}
+    change(network, texts)
+    torch.jit.save(network, folder / NETWORK, _extra_files=texts)
 
 
 def paths_of(record: CaseRecord) -> dict[str, str]:
@@ -189,8 +222,8 @@ def test_the_archive_of_the_network_holds_what_monai_deploy_reads(exported):
     assert json.loads(extra["metadata.json"]) == json.loads((folder / "configs/metadata.json").read_text())
 
 
-def test_the_export_names_its_bundle_and_its_files_are_checked(exported):
-    predictor, folder = exported()
+def test_the_export_names_its_bundle_and_its_files_are_checked(copied):
+    predictor, folder = copied
     assert read_export(folder)["bundle"]["digest"] == predictor.spec.digest
     (folder / INFERENCE).write_text("{}")
     with pytest.raises(BundleError, match=r"inference\.json was changed"):
@@ -205,9 +238,83 @@ def test_mirrored_images_are_refused_rather_than_left_out(tiny_spec, make_bundle
     assert not (tmp_path / "monai").exists()
 
 
-def test_verify_refuses_another_bundle_and_a_bundle_that_is_no_export(exported, tiny_spec, make_bundle, tmp_path):
+def test_agreement_is_rounding_and_stands_in_the_description(exported, tiny_spec):
+    """Of what was read back, and for one window as for several of which one lacks a channel."""
+    spec = replace(tiny_spec, members=2, temperatures=((3.0,), (0.5,)))
+    for predictor, folder in (exported(), exported(spec, seeds=(1, 2))):
+        found = read_export(folder)["agreement"]["network"]
+        assert set(found["largest_difference"]) == {"pred", "logits"}
+        assert all(0 <= apart <= 1e-5 for apart in found["largest_difference"].values())
+        assert found["image_shapes"] == [[1, 2, 16, 16, 16], [3, 2, 16, 16, 16]]
+        again = compared_monai(predictor.spec, predictor.models, folder)["network"]
+        assert again.differences == found["largest_difference"]
+
+
+def test_a_network_of_another_training_is_found(copied):
+    predictor, folder = copied
+    rewritten(folder, lambda network, _: [tensor.mul_(1.001) for tensor in network.parameters()])
+    with pytest.raises(BundleError, match=r"^models/model\.ts: pred differs from the bundle's by"):
+        compared_monai(predictor.spec, predictor.models, folder)
+
+
+def test_a_network_that_gives_no_number_is_found(copied):
+    predictor, folder = copied
+    rewritten(folder, lambda network, _: next(network.parameters()).fill_(float("nan")))
+    with pytest.raises(BundleError, match="pred differs from the bundle's by nan"):
+        compared_monai(predictor.spec, predictor.models, folder)
+
+
+@pytest.mark.parametrize("name", [INFERENCE, "configs/metadata.json", SCHEMA])
+def test_a_configuration_that_says_something_else_is_refused_before_it_runs(copied, tmp_path, name):
+    predictor, folder = copied
+    content = json.loads((folder / name).read_text())
+    content["network"] = f"$open({str(tmp_path / 'it ran')!r}, 'w')"
+    (folder / name).write_text(json.dumps(content))
+    with pytest.raises(BundleError, match=f"^{name} says something else than this HypoxNet writes for tiny"):
+        compared_monai(predictor.spec, predictor.models, folder)
+    assert not (tmp_path / "it ran").exists()
+
+
+@pytest.mark.parametrize("name", ["inference.json", "metadata.json"])
+def test_what_monai_deploy_reads_inside_the_archive_is_compared_as_well(copied, name):
+    predictor, folder = copied
+    rewritten(folder, lambda _, texts: texts.update({name: "{}"}))
+    with pytest.raises(BundleError, match=rf"^models/model\.ts \({name}\) says something else"):
+        compared_monai(predictor.spec, predictor.models, folder)
+
+
+def test_versions_of_packages_may_be_others_than_here(copied):
+    predictor, folder = copied
+    about = json.loads((folder / "configs/metadata.json").read_text()) | {"numpy_version": "3.1"}
+    (folder / "configs/metadata.json").write_text(json.dumps(about))
+    assert compared_monai(predictor.spec, predictor.models, folder)["network"].worst <= 1e-5
+
+
+@pytest.mark.parametrize("spoiled", [b"", b"PK" + bytes(range(256)) * 20])
+def test_an_archive_that_is_none_is_one_sentence(copied, spoiled):
+    predictor, folder = copied
+    (folder / NETWORK).write_bytes(spoiled)
+    with pytest.raises(BundleError, match=r"is no MONAI bundle \(.*\); export the bundle again") as caught:
+        compared_monai(predictor.spec, predictor.models, folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_export_that_says_something_else_is_not_left_behind(opened, tiny_spec, tmp_path, monkeypatch):
+    predictor = opened(tiny_spec)
+    other = opened(tiny_spec, seeds=(9,))
+    whole = monai_bundle.traced
+    monkeypatch.setattr(monai_bundle, "traced", lambda spec, _: whole(spec, other.models))
+    with pytest.raises(BundleError, match="differs from the bundle's by"):
+        export_monai(predictor.spec, predictor.models, tmp_path / "monai")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_compares_again_and_refuses_another_bundle_and_a_bundle_that_is_no_export(
+    exported, tiny_spec, make_bundle, tmp_path
+):
     _, folder = exported()
-    assert verify_export(folder, [make_bundle(tiny_spec)]) == {}
+    found = verify_export(folder, [make_bundle(tiny_spec)])
+    assert found == {"network": read_export(folder)["agreement"]["network"]["largest_difference"]}
     with pytest.raises(BundleError, match="was made of another bundle"):
         verify_export(folder, [make_bundle(tiny_spec, seeds=(9,), name="other")])
     with pytest.raises(BundleError, match="is a bundle, our own form"):
