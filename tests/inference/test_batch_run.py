@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from hypoxnet.files import write_json
-from hypoxnet.inference.batching import MOST_ON_CPU
 from hypoxnet.inference import one_case
+from hypoxnet.inference.batching import MOST_ON_CPU
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.index import Index, fingerprint
 from hypoxnet.inference.one_case import OneCase, keep_if_finished, keep_if_known, predict_into
