@@ -2,8 +2,9 @@
 
 Of each channel four numbers are taken inside the tumour (and over the whole image, for cases without contour), of the
 network's features their mean inside the tumour. Each such part is a normal distribution: mean, spread, and at most
-`MOST_COMPONENTS` directions with their variances; the other directions share one variance. A case is as far from the
-training patients as its furthest part.
+`MOST_COMPONENTS` directions with their variances; the other directions share one variance. The medians of all channels
+together are one more part (`hypoxnet.bundle.levels`), and so are those in the tissue near the contour. A case is as far
+from the training patients as its furthest part.
 
 Axis legend: d numbers of a part, q directions.
 
@@ -17,21 +18,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hypoxnet.bundle.levels import Levels, six
 from hypoxnet.errors import BundleError
+from hypoxnet.transforms.appearance import STATISTICS
 
 Array = NDArray[np.float64]
 
 MOST_COMPONENTS = 8
-# Name of the part that is no channel.
+# Names of the parts that are no channel; levels have the place in their name.
 FEATURES = "features"
+MEDIAN = STATISTICS.index("median")
+
+
+def levels_at(place: str) -> str:
+    """Name of the part that holds the levels of all channels at a place.
+
+    Example:
+        >>> levels_at(TUMOUR), levels_at(AROUND)
+        ('levels (tumour)', 'levels (around the tumour)')
+    """
+    return f"levels ({place})"
+
+
 # Where channels are looked at: inside the contour, or everywhere in a case without one.
 TUMOUR, IMAGE = "tumour", "image"
+# Where the levels of channels are looked at besides, in a case with a contour: in the tissue near it.
+AROUND = "around the tumour"
+
+
+def levels_of(place: str) -> tuple[str, ...]:
+    """Where the levels of a case are looked at that is judged at a place."""
+    return (TUMOUR, AROUND) if place == TUMOUR else (place,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +114,23 @@ class Appearance:
     Args:
         channels: `TUMOUR` (with a contour) and `IMAGE` to each channel that is present, `STATISTICS` each.
         features: Mean features inside the contour; None without one.
+        around: Channel to its median near the contour; empty without one.
     """
 
     channels: Mapping[str, Mapping[str, Array]]
     features: Array | None = None
+    around: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
         """Where it is judged."""
         return TUMOUR if self.channels.get(TUMOUR) else IMAGE
+
+    def medians(self, place: str) -> dict[str, float]:
+        """Of each channel that is there; `place` may be `AROUND`."""
+        if place == AROUND:
+            return dict(self.around)
+        return {name: float(values[MEDIAN]) for name, values in self.channels.get(place, {}).items() if len(values)}
 
     @property
     def pattern(self) -> tuple[str, ...]:
@@ -119,6 +150,7 @@ class Typical:
         patients: Who made the parts.
         judges: Who made the limits.
         judged_by: Whether these were validation patients or the training patients themselves, each left out in turn.
+        levels: `TUMOUR`, `AROUND` and `IMAGE` to the levels of all channels; empty where a bundle is older than these.
     """
 
     channels: Mapping[str, Mapping[str, Part]]
@@ -128,12 +160,25 @@ class Typical:
     patients: int
     judges: int
     judged_by: str
+    levels: Mapping[str, Levels] = field(default_factory=dict)
+
+    def parts(self, place: str) -> dict[str, Part | Levels]:
+        """What a case is compared with there."""
+        found: dict[str, Part | Levels] = dict(self.channels.get(place, {}))
+        found |= {levels_at(each): self.levels[each] for each in levels_of(place) if each in self.levels}
+        if place == TUMOUR and self.features:
+            found[FEATURES] = self.features
+        return found
 
     def surprises(self, case: Appearance, place: str) -> dict[str, float]:
         """Surprise of each part that can be judged; a channel or a pattern that training did not have cannot."""
         parts = self.channels.get(place, {})
         there = case.channels.get(place, {})
         found = {name: parts[name].surprise(values) for name, values in there.items() if name in parts}
+        for each in levels_of(place):
+            together = self.levels[each].surprise(case.medians(each)) if each in self.levels else None
+            if together is not None:
+                found[levels_at(each)] = together
         if place == TUMOUR and self.features and case.features is not None and case.pattern == self.pattern:
             found[FEATURES] = self.features.surprise(case.features)
         return found
@@ -147,10 +192,11 @@ class Typical:
             },
             "features": None if self.features is None else _part_json(self.features),
             "pattern": list(self.pattern),
-            "limits": {place: _six(limit) for place, limit in self.limits.items()},
+            "limits": {place: six(limit) for place, limit in self.limits.items()},
             "patients": self.patients,
             "judges": self.judges,
             "judged_by": self.judged_by,
+            "levels": {place: levels.to_json() for place, levels in self.levels.items()},
         }
 
     @classmethod
@@ -173,18 +219,19 @@ class Typical:
             patients=int(content["patients"]),
             judges=int(content["judges"]),
             judged_by=str(content["judged_by"]),
+            levels={str(place): Levels.from_json(one) for place, one in content.get("levels", {}).items()},
         )
 
 
 def _part_json(part: Part) -> dict[str, Any]:
     return {
-        "mean": list(map(_six, part.mean)),
-        "scale": list(map(_six, part.scale)),
-        "directions": [list(map(_six, row)) for row in part.directions],
-        "variances": list(map(_six, part.variances)),
-        "rest": _six(part.rest),
-        "centre": _six(part.centre),
-        "spread": _six(part.spread),
+        "mean": list(map(six, part.mean)),
+        "scale": list(map(six, part.scale)),
+        "directions": [list(map(six, row)) for row in part.directions],
+        "variances": list(map(six, part.variances)),
+        "rest": six(part.rest),
+        "centre": six(part.centre),
+        "spread": six(part.spread),
     }
 
 
@@ -198,7 +245,3 @@ def _part(content: Mapping[str, Any]) -> Part:
         centre=float(content["centre"]),
         spread=float(content["spread"]),
     )
-
-
-def _six(number: float) -> float:
-    return float(f"{number:.6g}")

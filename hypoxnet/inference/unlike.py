@@ -10,14 +10,14 @@ import numpy as np
 from torch import Tensor
 
 from hypoxnet.bundle.schema import BundleSpec
-from hypoxnet.bundle.typical import FEATURES, IMAGE, TUMOUR, Appearance, Array, Part, Typical
+from hypoxnet.bundle.typical import AROUND, FEATURES, IMAGE, TUMOUR, Appearance, Typical, levels_at, levels_of
 from hypoxnet.cases import Sample
 from hypoxnet.models.joint import mean_of_pooled
 from hypoxnet.quantities import quantity
-from hypoxnet.transforms.appearance import STATISTICS, channel_statistics
+from hypoxnet.transforms.appearance import STATISTICS, channel_statistics, medians_around
 from hypoxnet.transforms.settings import ChannelNorm, PrepareSettings
 
-WHERE = {TUMOUR: "inside the tumour", IMAGE: "in the image"}
+WHERE = {TUMOUR: "inside the tumour", IMAGE: "in the image", AROUND: AROUND}
 NOISE = STATISTICS.index("noise")
 
 
@@ -39,12 +39,13 @@ def appearance_of(
     else:
         present = zip(settings.channels, sample.presence.tolist(), strict=True)
         channels[IMAGE] = {name: np.zeros(0) for name, there in present if there > 0}
-    features = None
+    features, around = None, {}
     if contour:
+        around = medians_around(sample, settings.channels)
         channels[TUMOUR] = channel_statistics(sample, settings.channels, inside_contour=True)
         if pooled is not None:
             features = mean_of_pooled(*pooled)[0].double().cpu().numpy()
-    return Appearance(channels, features)
+    return Appearance(channels, features, around)
 
 
 def unlike_training(spec: BundleSpec, sample: Sample, pooled: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Any] | None:
@@ -98,21 +99,35 @@ def _reason(name: str, typical: Typical, case: Appearance, settings: PrepareSett
         assert case.features is not None
         times = typical.features.distance(case.features) / math.exp(typical.features.centre)
         return f"the network's features inside the tumour are {times:.1f} times as far from those of training as usual"
+    for each in levels_of(place):
+        if name == levels_at(each):
+            return _beside_the_others(typical, case, each, settings)
     part, numbers = typical.channels[place][name], case.channels[place][name]
     furthest = int(np.abs(part.standardised(numbers)).argmax())
     if furthest == NOISE:
         return f"{name} {WHERE[place]} has {_times(10 ** (numbers[NOISE] - part.mean[NOISE]))} the usual noise"
+    here, there, ratio = _compared(name, settings, float(numbers[furthest]), part.mean[furthest])
+    return f"{name} {WHERE[place]}: its {STATISTICS[furthest]} is {here}, that of training patients {there}{ratio}"
+
+
+def _beside_the_others(typical: Typical, case: Appearance, place: str, settings: PrepareSettings) -> str:
+    """The channel whose median goes least with those of the others."""
+    medians = case.medians(place)
+    levels = typical.levels[place]
+    name, usual = levels.oddest(medians)
+    here, there, ratio = _compared(name, settings, medians[name], usual)
+    beside = "beside those of the other channels" if len(medians.keys() & set(levels.names)) > 1 else "where"
+    return f"{name} {WHERE[place]}: its median is {here}, {beside} {there} is usual{ratio}"
+
+
+def _compared(name: str, settings: PrepareSettings, value: float, usual: float) -> tuple[str, str, str]:
+    """Two normalised values in the unit of the channel, and in words how many times the second the first is."""
     norm = settings.norms[settings.channels.index(name)]
-    return f"{name} {WHERE[place]}: {_level(name, norm, part, numbers, furthest)}"
-
-
-def _level(name: str, norm: ChannelNorm, part: Part, numbers: Array, which: int) -> str:
-    """A percentile of the case beside that of the training patients, in the unit of the channel."""
-    here, there = (_in_units(norm, float(value)) for value in (numbers[which], part.mean[which]))
+    here, there = _in_units(norm, value), _in_units(norm, usual)
     unit = "standard deviations of the image" if norm.kind == "image" else quantity(name).unit
     unit = "" if unit in {"", "1"} else f" {unit}"
     ratio = f", {_times(here / there)} it" if norm.kind == "fixed" and norm.low >= 0 and min(here, there) > 0 else ""
-    return f"its {STATISTICS[which]} is {here:.3g}{unit}, that of training patients {there:.3g}{unit}{ratio}"
+    return f"{here:.3g}{unit}", f"{there:.3g}{unit}", ratio
 
 
 def _in_units(norm: ChannelNorm, value: float) -> float:

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
 
-from hypoxnet.bundle.typical import FEATURES, IMAGE, MOST_COMPONENTS, TUMOUR, Appearance, Array, Part, Typical
+from hypoxnet.bundle.levels import SMALLEST_EIGENVALUE, Levels
+from hypoxnet.bundle.typical import (
+    AROUND,
+    FEATURES,
+    IMAGE,
+    MOST_COMPONENTS,
+    TUMOUR,
+    Appearance,
+    Array,
+    Part,
+    Typical,
+    levels_at,
+)
 
 # Of patients like those of training, this share is to be called unlike them.
 FALSE_ALARMS = 0.05
@@ -23,6 +37,7 @@ FOLDS = 5
 # Patients' logarithms of distances differ at least by this.
 SMALLEST_SPREAD = 0.05
 
+Scaled = TypeVar("Scaled", Part, Levels)
 Taken = Callable[[Appearance], Array | None]
 
 
@@ -85,6 +100,38 @@ def fit_part(rows: Array) -> Part:
     )
 
 
+def fit_levels(cases: Sequence[Mapping[str, float]], names: Sequence[str]) -> Levels:
+    """The normal distribution of the medians of all channels; each correlation is of the patients who have both.
+
+    Args:
+        cases: Of each patient, channel to median.
+        names: Channels that two patients have at least.
+
+    Source:
+        Schaefer and Strimmer 2005, Stat Appl Genet Mol Biol 4:32 (correlations shrunk as far as they are not known).
+
+    Example:
+        >>> rows = np.random.default_rng(0).normal(size=(500, 2)) @ [[1.0, 0.8], [0.0, 0.6]]
+        >>> fit_levels([{"T1W": a, "ADC": b} for a, b in rows.tolist()], ("T1W", "ADC")).correlation[0]
+        (1.0, 0.80017...)
+    """
+    rows = np.array([[case.get(name, np.nan) for name in names] for case in cases], dtype=np.float64)
+    mean, scale = np.nanmean(rows, axis=0), np.maximum(np.nanstd(rows, axis=0, ddof=1), 1e-3)
+    there = (~np.isnan(rows)).astype(np.float64)
+    away = np.nan_to_num((rows - mean) / scale)
+    both = np.maximum(there.T @ there, 1.0)
+    products = away.T @ away / both
+    noise = ((away**2).T @ (away**2) / both - products**2) / both
+    apart = ~np.eye(len(names), dtype=bool)
+    known = float((products[apart] ** 2).sum())
+    weight = min(1.0, float(noise[apart].sum()) / known) if known > 0 else 1.0
+    values, vectors = np.linalg.eigh(np.where(apart, (1 - weight) * products, 1.0))
+    covariance = (vectors * np.maximum(values, SMALLEST_EIGENVALUE)) @ vectors.T
+    size = np.sqrt(np.diag(covariance))
+    correlation = np.where(apart, (covariance + covariance.T) / 2 / np.outer(size, size), 1.0)
+    return Levels(tuple(names), tuple(mean.tolist()), tuple(scale.tolist()), tuple(map(tuple, correlation.tolist())))
+
+
 def _shrunk(away: Array) -> Array:
     """Covariance of n x d standardised numbers, drawn towards a sphere as far as it is not known."""
     n, d = away.shape
@@ -105,11 +152,21 @@ def _described(cases: Sequence[Appearance], *, share: float = 1.0) -> Typical:
             rows = _rows(cases, lambda case, p=place, n=name: case.channels.get(p, {}).get(n))  # type: ignore[misc]
             if len(rows) >= int(share * FEWEST_PATIENTS):
                 channels.setdefault(place, {})[name] = fit_part(rows)
+    levels = {place: _levels(cases, place, fewest=int(share * FEWEST_PATIENTS)) for place in (TUMOUR, AROUND, IMAGE)}
     patterns = [case.pattern for case in cases if case.features is not None]
     pattern = max(patterns, key=patterns.count, default=())
     rows = _rows(cases, lambda case: case.features if case.pattern == pattern else None)
     features = fit_part(rows) if len(rows) >= int(share * FEWEST_FOR_FEATURES) else None
-    return Typical(channels, features, pattern, {}, len(cases), 0, "")
+    known = {place: each for place, each in levels.items() if each is not None}
+    return Typical(channels, features, pattern, {}, len(cases), 0, "", known)
+
+
+def _levels(cases: Sequence[Appearance], place: str, *, fewest: int) -> Levels | None:
+    """Of the channels that so many patients have; None without any."""
+    medians = [case.medians(place) for case in cases]
+    counts = Counter(name for each in medians for name in each)
+    names = tuple(name for name, count in counts.items() if count >= fewest)
+    return fit_levels(medians, names) if names else None
 
 
 def _rows(cases: Sequence[Appearance], taken: Taken) -> Array:
@@ -134,23 +191,32 @@ def _scaled(known: Typical, judged: Judged) -> Typical:
         place: {
             name: scaled
             for name, part in parts.items()
-            if (scaled := _with_scale(part, _logarithms(judged, place, name)))
+            if (scaled := _with_scale(part, _unscaled(judged, place, name)))
         }
         for place, parts in known.channels.items()
     }
-    features = known.features and _with_scale(known.features, _logarithms(judged, TUMOUR, FEATURES))
-    return replace(known, channels={p: parts for p, parts in channels.items() if parts}, features=features)
+    together = {
+        place: _with_scale(levels, _unscaled(judged, IMAGE if place == IMAGE else TUMOUR, levels_at(place)))
+        for place, levels in known.levels.items()
+    }
+    features = known.features and _with_scale(known.features, _unscaled(judged, TUMOUR, FEATURES))
+    return replace(
+        known,
+        channels={place: parts for place, parts in channels.items() if parts},
+        features=features,
+        levels={place: levels for place, levels in together.items() if levels},
+    )
 
 
-def _with_scale(part: Part, logarithms: Sequence[float]) -> Part | None:
-    if len(logarithms) < FEWEST_JUDGES:
+def _with_scale(part: Scaled, surprises: Sequence[float]) -> Scaled | None:
+    if len(surprises) < FEWEST_JUDGES:
         return None
-    spread = max(float(np.std(logarithms, ddof=1)), SMALLEST_SPREAD)
-    return replace(part, centre=float(np.mean(logarithms)), spread=spread)
+    spread = max(float(np.std(surprises, ddof=1)), SMALLEST_SPREAD)
+    return replace(part, centre=float(np.mean(surprises)), spread=spread)
 
 
-def _logarithms(judged: Judged, place: str, name: str) -> list[float]:
-    """Of the distances; a part that has no scale yet has this as its surprise."""
+def _unscaled(judged: Judged, place: str, name: str) -> list[float]:
+    """The surprises of the judges by a part that has no scale yet."""
     surprises = [by.surprises(case, place) for by, cases in judged for case in cases]
     return [each[name] for each in surprises if name in each]
 
@@ -161,8 +227,8 @@ def _largest(scaled: Typical, judged: Judged, place: str) -> list[float]:
     for by, cases in judged:
         for case in cases:
             raw = by.surprises(case, place)
-            parts = {**scaled.channels.get(place, {}), **({FEATURES: scaled.features} if scaled.features else {})}
-            rescaled = [(raw[name] - part.centre) / part.spread for name, part in parts.items() if name in raw]
+            parts = scaled.parts(place).items()
+            rescaled = [(raw[name] - part.centre) / part.spread for name, part in parts if name in raw]
             found += [max(rescaled)] if rescaled else []
     return found
 

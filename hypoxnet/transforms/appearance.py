@@ -1,12 +1,15 @@
-"""A few numbers of each channel of a prepared case: level, spread and noise, inside the tumour and over the image.
+"""A few numbers of each channel of a prepared case: level, spread and noise, in the tumour, around it, over the image.
 
 Axis legend: C channels, D H W voxels of the working grid.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt, find_objects
 
 from hypoxnet.cases import Sample
 
@@ -17,6 +20,9 @@ STATISTICS = ("10th percentile", "median", "90th percentile", "noise")
 FEWEST_VOXELS = 27
 # A channel without any noise; also what rounding to 8 bits leaves of a normalised value.
 SMALLEST_STEP = 1e-3
+
+# Around the contour: far enough not to be tumour, near enough to be in every field of view.
+NEAREST_MM, FURTHEST_MM = 6.0, 18.0
 
 Array = NDArray[np.float64]
 
@@ -41,6 +47,31 @@ def channel_statistics(sample: Sample, channels: tuple[str, ...], *, inside_cont
             levels = np.percentile(image[covered], PERCENTILES)
             found[name] = np.array([*levels, np.log10(max(_step(image, covered), SMALLEST_STEP))], dtype=np.float64)
     return found
+
+
+def medians_around(sample: Sample, channels: tuple[str, ...]) -> dict[str, float]:
+    """The median of each channel that is present, in the tissue from `NEAREST_MM` to `FURTHEST_MM` round the contour.
+
+    Args:
+        sample: As prepared, with a contour.
+        channels: Names of C.
+
+    Returns:
+        Channel to median; a channel that covers fewer than `FEWEST_VOXELS` of these voxels is left out.
+    """
+    tumour = sample.tumour[0].numpy() > 0
+    margins = [math.ceil(FURTHEST_MM / spacing) for spacing in sample.grid.spacing_mm]
+    (found,) = find_objects(tumour.astype(np.uint8))
+    box = tuple(slice(max(0, s.start - more), s.stop + more) for s, more in zip(found, margins, strict=True))
+    away_mm = distance_transform_edt(~tumour[box], sampling=sample.grid.spacing_mm)
+    place = (away_mm > NEAREST_MM) & (away_mm <= FURTHEST_MM)
+    medians = {}
+    for name, present, image in zip(channels, sample.presence.tolist(), sample.images.numpy(), strict=True):
+        values = image[box][place]
+        values = values[values != 0]
+        if present > 0 and len(values) >= FEWEST_VOXELS:
+            medians[name] = float(np.median(values))
+    return medians
 
 
 def _step(image: NDArray[np.float32], where: NDArray[np.bool_]) -> float:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 
 import nibabel as nib
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from hypoxnet.bundle.typical import IMAGE, TUMOUR, Typical
+from hypoxnet.bundle.typical import AROUND, IMAGE, TUMOUR, Typical, levels_at
 from hypoxnet.cases import CAUSES
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import load_predictor
@@ -176,7 +177,7 @@ def test_a_case_like_the_others_is_not_called_unlike(knowing, make_case):
     assert said["unlike"] is False
     assert said["reasons"] == []
     assert said["judged"] == "inside the tumour"
-    assert set(said["by_part"]) == {"FMISO_SUV", "T1W", "features"}
+    assert set(said["by_part"]) == {"FMISO_SUV", "T1W", "features", levels_at(TUMOUR), levels_at(AROUND)}
 
 
 def test_an_uptake_in_other_units_is_called_unlike_with_the_reason(knowing, make_case, tmp_path):
@@ -184,8 +185,10 @@ def test_an_uptake_in_other_units_is_called_unlike_with_the_reason(knowing, make
     prediction = knowing.predict(record)
     said = prediction.read_outs["unlike_training"]
     assert said["unlike"] is True
-    reason = next(reason for reason in said["reasons"] if reason.startswith("FMISO_SUV inside the tumour"))
-    assert "that of training patients" in reason or "the usual noise" in reason
+    by_itself = [reason for reason in said["reasons"] if reason.startswith("FMISO_SUV inside the tumour")]
+    assert any("that of training patients" in reason or "the usual noise" in reason for reason in by_itself)
+    (reason,) = [reason for reason in said["reasons"] if reason.startswith("FMISO_SUV around the tumour: its median")]
+    assert re.search(r"beside those of the other channels .* g/ml is usual, [4-9](\.\d)? times it$", reason)
     json.loads(write_prediction(prediction, tmp_path / "new").read_text())
     run = run_inference(knowing, [record], tmp_path / "out", progress=False)
     (row,) = csv.DictReader(run.predictions.read_text().splitlines())
@@ -196,7 +199,7 @@ def test_an_uptake_in_other_units_is_called_unlike_with_the_reason(knowing, make
 def test_an_absent_channel_does_not_raise_it(knowing, make_case, without_t1w):
     said = knowing.predict(without_t1w(make_case("new", seed=77))).read_outs["unlike_training"]
     assert said["unlike"] is False
-    assert set(said["by_part"]) == {"FMISO_SUV"}
+    assert set(said["by_part"]) == {"FMISO_SUV", levels_at(TUMOUR), levels_at(AROUND)}
 
 
 def test_a_case_without_contour_is_judged_by_its_image(knowing, make_case):
