@@ -13,7 +13,6 @@ from hypoxnet.bundle.export.encoder import compared_encoder, export_encoder
 from hypoxnet.bundle.export.ensemble import join_bundles
 from hypoxnet.bundle.export.folder import read_export
 from hypoxnet.bundle.export.formats import GraphFormat, Precision, agreement_json, compared, export_graphs
-from hypoxnet.bundle.export.graphs import graphs_of
 from hypoxnet.bundle.export.monai_bundle import compared_monai, export_monai
 from hypoxnet.bundle.export.onnx_program import ONNX
 from hypoxnet.bundle.export.precision import FLOAT32, PRECISIONS, with_stored_weights
@@ -119,7 +118,7 @@ def _graphs_again(
     folder: Path, content: Mapping[str, object], predictor: Predictor, form: GraphFormat
 ) -> dict[str, Agreement]:
     precision = _precision_of(folder, content)
-    graphs = graphs_of(predictor.spec, with_stored_weights(predictor.models, precision))
+    graphs = form.graphs(predictor.spec, with_stored_weights(predictor.models, precision))
     return {
         graph.name: compared(predictor.spec, graph, folder / form.file_of(graph.name), form=form) for graph in graphs
     }

@@ -92,6 +92,8 @@ def trials(spec: BundleSpec, graph: Graph, *, seed: int) -> list[dict[str, torch
     """Inputs to compare on: boxes of several sizes, several patients, absent channels, no contour. A graph without
     free sides gets boxes of its example's sides.
     """
+    if graph.trials:
+        return list(graph.trials)
     generator = torch.Generator().manual_seed(seed)
     if "image" not in graph.inputs:
         return [{name: tensor[:count] for name, tensor in graph.inputs.items()} for count in (1, 2)]

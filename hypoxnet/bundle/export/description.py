@@ -47,7 +47,27 @@ MEANING: dict[str, str] = {
     "pooled_weight": "weight of that sum; adds up over windows likewise",
     "tumour_ml": "volume of the tumour contour, mL (of the first region's probability without a contour)",
     "region_ml": "volume of each region, mL: sigmoid(logits x temperature) summed inside the contour",
+    "given": "covariates in the order of `given`, each in its unit (a category by its code); nan where not known",
+    "looks": "how the case is turned each time the network looks at it: -1 along axes that are mirrored",
+    "begins": "first voxel of each window of each look, in `image` as it is",
+    "importance": "weight of each voxel of a window, where windows overlap",
+    "layout": "voxels of the working grid; first voxel of the box in it; voxels of the box; margin of `image` round it",
+    "into_working": "voxel of the reference image to voxel of the working grid",
+    "affine": "voxel of the reference image to RAS+ mm, with its axes at right angles",
+    "inside": "1 where a region may lie, on the grid of the reference image",
+    "logits_sum": "`logits` x `importance`, summed over the windows of each look",
+    "coverage": "`importance`, summed over the windows of each look",
+    "probability": "probability of each region on the grid of the reference image, 0 to 1",
 }
+
+
+def meaning_of(name: str) -> str:
+    """What an input or output is; those that have the name of a file or of its affine are of `prepare`."""
+    if name in MEANING:
+        return MEANING[name]
+    if name.endswith("_affine"):
+        return f"voxel of {name.removesuffix('_affine')} to RAS+ mm, as in the header; any where there is no file"
+    return f"voxels of {name} as in the file, in its unit; none (0 x 0 x 0) where there is no file"
 
 
 def describe_export(
@@ -92,6 +112,8 @@ def describe_export(
         "pool": spec.model.outcome.pool,
         "covariates": _covariates(spec),
         "missing": settings.missing,
+        "files": [*settings.channels, *settings.tumour] if spec.model.channels else [],
+        "given": list(settings.covariates) if spec.causes else [],
         "graphs": [_graph(graph, files[graph.name]) for graph in graphs],
         "spec": spec.to_json(),
     }
@@ -126,10 +148,14 @@ def _graph(graph: Graph, file: str) -> dict[str, Any]:
         "file": file,
         "sides_are_multiples_of": graph.multiple,
         "smallest_side": 2 * graph.multiple if graph.spatial else None,
-        "inputs": [_tensor(name) for name in graph.inputs],
-        "outputs": [_tensor(name) for name in graph.outputs],
+        "inputs": [_tensor(graph, name) for name in graph.inputs],
+        "outputs": [_tensor(graph, name) for name in graph.outputs],
     }
 
 
-def _tensor(name: str) -> dict[str, Any]:
-    return {"name": name, "axes": list(AXES[name]), "dtype": "float32", "meaning": MEANING[name]}
+def _tensor(graph: Graph, name: str) -> dict[str, Any]:
+    dtype, axes = "float32", AXES.get(name, ())
+    if graph.tape is not None:
+        described = {which: (kind, sides) for which, kind, sides in (*graph.tape.inputs, *graph.tape.outputs)}
+        dtype, axes = described[name][0], tuple(map(str, described[name][1]))
+    return {"name": name, "axes": list(axes), "dtype": dtype, "meaning": meaning_of(name)}

@@ -39,6 +39,7 @@ class GraphFormat:
         runner: A written graph as a function of arrays, refused first if it cannot be that graph.
         ready: Raises a `ConfigError` with the remedy when something it needs is not installed.
         about: What it adds to the description.
+        beside: Graphs besides the networks that it writes.
     """
 
     kind: str
@@ -48,6 +49,11 @@ class GraphFormat:
     runner: Callable[[Path, Graph], Runner]
     ready: Callable[[], None] = lambda: None
     about: Callable[[], Described] = _nothing
+    beside: Callable[[BundleSpec], tuple[Graph, ...]] = lambda _: ()
+
+    def graphs(self, spec: BundleSpec, models: Sequence[HypoxNet]) -> tuple[Graph, ...]:
+        """Every graph of a bundle that is written in this form."""
+        return (*graphs_of(spec, models), *self.beside(spec))
 
     def file_of(self, graph: str) -> str:
         """Name of the file of a graph."""
@@ -96,7 +102,7 @@ def export_graphs(
             f"{form.kind} file can hold it for every size; export it --to monai, whose windows have one size"
         )
     precision = precision or Precision()
-    graphs = graphs_of(spec, with_stored_weights(models, precision.weights))
+    graphs = form.graphs(spec, with_stored_weights(models, precision.weights))
     weights = {"precision": precision.weights} | ({"loss": precision.loss} if precision.loss else {})
     versions = {name: version(name) for name in form.packages}
     more = {"weights": weights, "packages": versions, **form.about()}

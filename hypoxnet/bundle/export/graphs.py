@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hypoxnet.bundle.export.onnx_tape import Tape
 from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.models.heads import OutcomeHead
@@ -170,12 +171,14 @@ class Graph:
     """A module with the names of what goes in and comes out, and an example of it.
 
     Args:
-        name: `network`, `outcome` or `covariates`.
+        name: `network`, `outcome`, `covariates`, or `prepare` and `finish` round them.
         module: In evaluation mode, on the CPU.
         inputs: Name to example; batch `EXAMPLE_PATIENTS`, unequal sizes.
         outputs: Names in order.
         spatial: Name of an input or output to the number of its leading axes before D H W, where it has them.
         multiple: Sizes along D, H, W are multiples of this, and twice as much at least.
+        tape: Operators of ONNX that do what the module does, where no exporter can follow it; None leaves that to one.
+        trials: Inputs to compare on; empty takes those of `agreement.trials`.
     """
 
     name: str
@@ -184,6 +187,8 @@ class Graph:
     outputs: tuple[str, ...]
     spatial: dict[str, int]
     multiple: int
+    tape: Tape | None = None
+    trials: tuple[dict[str, Tensor], ...] = ()
 
 
 def graphs_of(spec: BundleSpec, models: Sequence[HypoxNet]) -> tuple[Graph, ...]:

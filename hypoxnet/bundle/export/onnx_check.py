@@ -180,6 +180,8 @@ def _shape_faults(model: onnx.ModelProto) -> Iterator[str]:
 
 def _signature_faults(model: onnx.ModelProto, graph: Graph) -> Iterator[str]:
     """Inputs and outputs by name, with the sides that are not free."""
+    import onnx
+
     ours: dict[str, Any] = {"inputs": list(graph.inputs), "outputs": list(graph.outputs)}
     theirs = {"inputs": list(model.graph.input), "outputs": list(model.graph.output)}
     for what, values in theirs.items():
@@ -190,13 +192,17 @@ def _signature_faults(model: onnx.ModelProto, graph: Graph) -> Iterator[str]:
     for value in theirs["inputs"]:
         sides = [axis.dim_value or None for axis in value.type.tensor_type.shape.dim]
         wanted = _sides(graph, value.name)
-        if value.type.tensor_type.elem_type != 1 or sides != wanted:
+        element = onnx.helper.np_dtype_to_tensor_dtype(graph.inputs[value.name].numpy().dtype)
+        if value.type.tensor_type.elem_type != element or sides != wanted:
             there, here = (" x ".join(str(side or "any") for side in shape) for shape in (sides, wanted))
             yield f"takes {value.name} as {there} and not as {here}"
 
 
 def _sides(graph: Graph, name: str) -> list[int | None]:
     """Sides of an input; None where they are free."""
+    if graph.tape is not None:
+        axes = next(axes for which, _, axes in graph.tape.inputs if which == name)
+        return [axis if isinstance(axis, int) else None for axis in axes]
     first = graph.spatial.get(name, len(graph.inputs[name].shape))
     return [
         None if axis == 0 or first <= axis < first + 3 else int(side)

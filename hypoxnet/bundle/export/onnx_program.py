@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hypoxnet.bundle.export.agreement import Runner
-from hypoxnet.bundle.export.description import AXES, MEANING
+from hypoxnet.bundle.export.case_graphs import case_graphs
+from hypoxnet.bundle.export.description import AXES, MEANING, meaning_of
 from hypoxnet.bundle.export.formats import Described, GraphFormat, as_text
 from hypoxnet.bundle.export.graphs import Graph
 from hypoxnet.bundle.export.torch_program import export_program, quiet_torch
@@ -50,6 +51,15 @@ def write_onnx(graph: Graph, path: Path, description: Described) -> None:
     """
     import onnx
 
+    model = _traced(graph, path) if graph.tape is None else graph.tape.model(graph.name, meaning_of)
+    model.producer_name = "hypoxnet"
+    model.doc_string = INTENDED_USE
+    onnx.helper.set_model_props(model, {USE: INTENDED_USE, DESCRIPTION: as_text(description)})
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def _traced(graph: Graph, path: Path) -> onnx.ModelProto:
     with quiet_torch():
         program = torch.onnx.export(
             export_program(graph), dynamo=True, output_names=list(graph.outputs), verbose=False, external_data=False
@@ -59,11 +69,7 @@ def write_onnx(graph: Graph, path: Path, description: Described) -> None:
     refuse_too_large(model.ByteSize(), path)
     _forget_source(model)
     _name_axes(model, graph)
-    model.producer_name = "hypoxnet"
-    model.doc_string = INTENDED_USE
-    onnx.helper.set_model_props(model, {USE: INTENDED_USE, DESCRIPTION: as_text(description)})
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
+    return model
 
 
 def refuse_too_large(size_bytes: int, path: Path) -> None:
@@ -125,4 +131,4 @@ def _name_axes(model: onnx.ModelProto, graph: Graph) -> None:
                 axis.dim_param = name if graph.multiple == 1 or name == "patient" else f"{graph.multiple} * {name}"
 
 
-ONNX = GraphFormat("onnx", ".onnx", ("torch", *PACKAGES), write_onnx, onnx_runner, ready=need_onnx)
+ONNX = GraphFormat("onnx", ".onnx", ("torch", *PACKAGES), write_onnx, onnx_runner, need_onnx, beside=case_graphs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -70,6 +71,15 @@ def test_the_page_prints_the_script_that_is_tested_here():
     assert f"```python\n{SCRIPT.read_text(encoding='utf-8')}```" in page
 
 
+def test_the_script_has_at_most_fifty_lines_of_code():
+    tree = ast.parse(SCRIPT.read_text(encoding="utf-8"))
+    words = (ast.Module, ast.FunctionDef)
+    texts = [node.body[0] for node in ast.walk(tree) if isinstance(node, words) and ast.get_docstring(node)]
+    of_texts = {line for text in texts for line in range(text.lineno, text.end_lineno + 1)}
+    lines = SCRIPT.read_text(encoding="utf-8").splitlines()
+    assert len([line for place, line in enumerate(lines, start=1) if line.strip() and place not in of_texts]) <= 50
+
+
 def test_the_short_example_of_the_page_runs(model, tmp_path):
     page = (ROOT / "docs" / "how-to" / "onnx.md").read_text(encoding="utf-8")
     section = page[page.index("## One window") : page.index("## A whole case")]
@@ -87,7 +97,7 @@ def test_a_model_of_covariates_alone(clinical_spec, opened, exported, tmp_path):
     settings = replace(clinical_spec.settings, channels=(), norms=(), regions=())
     predictor = opened(replace(clinical_spec, model=model, settings=settings))
     export = exported(predictor, ONNX)
-    assert sorted(path.name for path in export.glob("*.onnx")) == ["covariates.onnx"]
+    assert sorted(path.name for path in export.glob("*.onnx")) == ["covariates.onnx", "prepare.onnx"]
     assert_same((predictor, export), CaseRecord("P1", covariates={"age": 71.0, "subsite": 3.0}), tmp_path)
 
 

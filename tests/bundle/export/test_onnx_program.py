@@ -32,7 +32,7 @@ def network(onnx_model):
 
 def test_agreement_is_rounding_and_stands_in_the_description(onnx_model):
     found = read_export(onnx_model[1])["agreement"]
-    assert set(found) == {"network", "outcome"}
+    assert set(found) == {"network", "outcome", "prepare", "finish"}
     assert all(0 <= x <= 1e-4 for graph in found.values() for x in graph["largest_difference"].values())
     assert len({tuple(shape) for shape in found["network"]["image_shapes"]}) == 3
 
@@ -61,7 +61,8 @@ def test_the_file_holds_the_description_with_units(onnx_model, network):
 
 def test_the_folder_holds_one_file_per_graph_and_no_lines_of_code(onnx_model, network):
     files = sorted(path.name for path in onnx_model[1].rglob("*") if path.is_file())
-    assert files == ["README.md", "checksums.json", "export.json", "network.onnx", "outcome.onnx"]
+    graphs = ["finish.onnx", "network.onnx", "outcome.onnx", "prepare.onnx"]
+    assert files == ["README.md", "checksums.json", "export.json", *graphs]
     assert not any(tensor.external_data for tensor in network.graph.initializer)
     assert not any(node.metadata_props or node.doc_string for node in network.graph.node)
     assert b"site-packages" not in (onnx_model[1] / "network.onnx").read_bytes()
