@@ -2,45 +2,69 @@
 
     foreign_expected.py BUNDLE MANIFEST FOLDER
 
-Writes `trials.npz`, inputs and outputs of the bundle's graphs, and `cases.json`, the manifest as MONAI reads it. Runs
-where HypoxNet is installed; `foreign_check.py` reads them where it is not.
+Writes `trials.npz`, inputs and outputs of the bundle's graphs and of its encoder, `trials_bfloat16.npz` and
+`trials_int8.npz`, the same of the graphs with rounded weights, `cases.json`, the manifest as MONAI reads it, and
+`complete_cases.json`, the same with the ratios that HypoxNet makes, which the script of the page about ONNX wants as
+files. Runs where HypoxNet is installed; `foreign_check.py` reads them where it is not.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from hypoxnet.bundle.export.agreement import trials
-from hypoxnet.bundle.export.graphs import graphs_of
+from hypoxnet.bundle.export.encoder import encoder_graph
+from hypoxnet.bundle.export.graphs import Graph, graphs_of
+from hypoxnet.bundle.export.precision import BFLOAT16, INT8, with_stored_weights
+from hypoxnet.bundle.schema import BundleSpec
+from hypoxnet.cases import CaseRecord
+from hypoxnet.data.cache import default_cache_folder
 from hypoxnet.data.manifest import read_manifest
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import load_predictor
+from hypoxnet.jobs.derive import MapCache
+from hypoxnet.maps.config import MapsConfig
+from hypoxnet.models.encoders import encoder_of
 
 MOST_CASES = 4
 
 
 def main(bundle: Path, manifest: Path, folder: Path) -> None:
-    """Write both files."""
+    """Write every file."""
     folder.mkdir(parents=True, exist_ok=True)
+    predictor = load_predictor(bundle, InferenceConfig(device="cpu"))
+    spec, models = predictor.spec, predictor.models
+    records = read_manifest(manifest)[:MOST_CASES]
+    maps = MapCache(default_cache_folder() / "maps", MapsConfig.from_json(spec.maps), spec.settings.channels)
+    write_cases(records, folder / "cases.json")
+    write_cases(map(maps.complete, records), folder / "complete_cases.json")
+    encoder = encoder_graph(spec, encoder_of(models[0]))
+    write_trials(spec, (*graphs_of(spec, models), encoder), folder / "trials.npz")
+    for precision in (BFLOAT16, INT8):
+        rounded = graphs_of(spec, with_stored_weights(models, precision))
+        write_trials(spec, rounded, folder / f"trials_{precision}.npz")
+
+
+def write_cases(records: Iterable[CaseRecord], output: Path) -> None:
+    """The files of each case by name."""
     cases = [
         {"case": record.key} | {name: str(path) for name, path in {**record.channels, **record.masks}.items()}
-        for record in read_manifest(manifest)[:MOST_CASES]
+        for record in records
     ]
-    (folder / "cases.json").write_text(json.dumps(cases, indent=1))
-    write_trials(bundle, folder / "trials.npz")
+    output.write_text(json.dumps(cases, indent=1))
 
 
-def write_trials(bundle: Path, output: Path) -> None:
+def write_trials(spec: BundleSpec, graphs: Sequence[Graph], output: Path) -> None:
     """Every trial of every graph as `<graph>/<trial>/in|out/<tensor>`."""
-    predictor = load_predictor(bundle, InferenceConfig(device="cpu"))
     arrays: dict[str, np.ndarray] = {}
-    for graph in graphs_of(predictor.spec, predictor.models):
-        for place, inputs in enumerate(trials(predictor.spec, graph, seed=2)):
+    for graph in graphs:
+        for place, inputs in enumerate(trials(spec, graph, seed=2)):
             with torch.no_grad():
                 outputs = graph.module(**inputs)
             for side, tensors in (("in", inputs), ("out", outputs)):

@@ -59,7 +59,7 @@ def export_encoder(bundle: Path, output: Path, *, member: int = 0) -> Path:
     if not 0 <= member < len(models):
         raise ConfigError(f"member {member} is asked for, {bundle} has {len(models)}, counted from 0")
     encoder = encoder_of(models[member])
-    graph = _graph(spec, encoder)
+    graph = encoder_graph(spec, encoder)
 
     def write(folder: Path) -> dict[str, Any]:
         save_weights(encoder.state_dict(), folder / WEIGHTS)
@@ -102,7 +102,7 @@ def compared_encoder(
         raise BundleError(
             f"{WEIGHTS}: {changed[0]} is not that of member {member} of {spec.name}; export the encoder again"
         )
-    graph = _graph(spec, encoder)
+    graph = encoder_graph(spec, encoder)
     with in_one_sentence(f"{PROGRAM} cannot be run by PyTorch", "export the encoder again"):
         found = agreement(spec, graph, program_runner(folder / PROGRAM, graph))
     found.refuse_worse_than(TOLERANCE, what=PROGRAM)
@@ -134,8 +134,13 @@ def read_encoder(folder: Path) -> tuple[FeatureEncoder, dict[str, Any]]:
     return encoder, content
 
 
-def _graph(spec: BundleSpec, encoder: FeatureEncoder) -> Graph:
-    """The encoder as a graph of images and marks of presence; of the window's sides where they cannot be free."""
+def encoder_graph(spec: BundleSpec, encoder: FeatureEncoder) -> Graph:
+    """An encoder as a graph of images and marks of presence.
+
+    Args:
+        spec: The bundle.
+        encoder: Of one of its members; where its sides cannot be free, the graph has those of the bundle's window.
+    """
     sides = [encoder.multiple * n for n in EXAMPLE_BLOCKS] if encoder.free_sides else spec.settings.window
     example = example_inputs(spec, sides, patients=EXAMPLE_PATIENTS)
     outputs = tuple(part["name"] for part in encoder.layout(spec.model.channels))
