@@ -1,7 +1,7 @@
 """The levels of all channels of a patient as one normal distribution: which of them do not go together.
 
-A channel by itself may differ by a factor of two between patients; beside the others it differs by less. What a case
-lacks is left out of the distribution, and the rest is judged as before.
+A channel may be usual by itself, and unusual beside the others. What a case lacks is left out of the distribution: the
+rest is judged by what is known of it alone.
 
 Axis legend: C channels.
 
