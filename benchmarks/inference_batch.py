@@ -1,11 +1,12 @@
 """Windows at once on the CPU: seconds and memory of a window by the size of the batch, and whether results agree.
 
     python benchmarks/inference_batch.py                 four minutes on one core
-    python benchmarks/inference_batch.py --threads 2
+    python benchmarks/inference_batch.py --threads 2     and batches side by side beside all threads on one
 
 The default network over noise. Seconds are processor time, which a busy machine changes least, the best of several
 rounds in turns. `bits_of_two` says which batches give the same segmentation, bit for bit, as two windows at once.
-Prints JSON.
+`wall_per_window` needs a quiet machine: `together` is all threads of torch on one batch after another, `side_by_side`
+as many batches at once as threads, each by one. Prints JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -35,7 +38,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     sizes = [int(size) for size in arguments.windows.split(",")]
     report = {
-        "by_window": {size: measure(size, arguments.rounds) for size in sizes},
+        "by_window": {size: measure(size, arguments) for size in sizes},
         "settings": vars(arguments),
         "versions": {name: version(name) for name in ("torch", "monai")},
         "machine": {"system": platform.platform(), "cores": os.cpu_count(), "load": os.getloadavg()},
@@ -43,7 +46,7 @@ def main() -> None:
     print(json.dumps(report, indent=2))
 
 
-def measure(size: int, rounds: int) -> dict[str, Any]:
+def measure(size: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Seconds and peak MiB per batch of one window size."""
     import torch
 
@@ -59,6 +62,9 @@ def measure(size: int, rounds: int) -> dict[str, Any]:
     peak_mib: dict[int, int] = {}
     found: dict[int, torch.Tensor] = {}
 
+    def encode_one(batch: int) -> object:
+        return model.encode(images[:batch], torch.ones(batch, 2), tumour[:batch], torch.ones(batch))
+
     def encode(batch: int) -> None:
         begin = time.process_time()
         parts = [
@@ -70,14 +76,46 @@ def measure(size: int, rounds: int) -> dict[str, Any]:
         found[batch] = torch.cat([part.segmentation for part in parts])
 
     with torch.inference_mode():
-        for _ in range(rounds):
+        for _ in range(arguments.rounds):
             for batch in (b for b in BATCHES if b <= count):
                 peak_mib[batch] = memory.peak_of(lambda batch=batch: encode(batch)) // 2**20  # type: ignore[misc]
     return {
         "seconds_per_window": {batch: round(spent, 4) for batch, spent in seconds.items()},
         "peak_mib": peak_mib,
         "bits_of_two": [batch for batch in found if torch.equal(found[batch], found[2])],
+        **({} if arguments.threads == 1 else {"wall_per_window": walls(encode_one, arguments, len(images))}),
     }
+
+
+def walls(encode: Callable[[int], object], arguments: argparse.Namespace, windows: int) -> dict[str, dict[int, float]]:
+    """Median seconds per window of both ways, in turns, by the size of the batch."""
+    import torch
+
+    from hypoxnet.threads import side_by_side
+
+    def together(batch: int, count: int) -> None:
+        with torch.inference_mode():
+            for _ in range(count):
+                encode(batch)
+
+    def apart(batch: int, count: int) -> None:
+        with torch.inference_mode(), side_by_side(arguments.threads) as submit:
+            for done in [submit(lambda: encode(batch)) for _ in range(count)]:
+                done.result()
+
+    ways = {"together": together, "side_by_side": apart}
+    found: dict[str, dict[int, float]] = {name: {} for name in ways}
+    for batch in (b for b in BATCHES if b <= windows):
+        count = arguments.threads * max(1, windows // batch)
+        rounds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(arguments.rounds + 1):
+            for name, way in ways.items():
+                begin = time.perf_counter()
+                way(batch, count)
+                rounds[name].append((time.perf_counter() - begin) / (count * batch))
+        for name, spent in rounds.items():
+            found[name][batch] = round(statistics.median(spent[1:]), 4)
+    return found
 
 
 if __name__ == "__main__":
