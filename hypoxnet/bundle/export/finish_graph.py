@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hypoxnet.bundle.export.onnx_grid import sampled
+from hypoxnet.bundle.export.onnx_grid import bounds, sampled
 from hypoxnet.bundle.export.onnx_tape import Tape, Value
 from hypoxnet.bundle.export.prepare_graph import looks_of
 from hypoxnet.bundle.schema import BundleSpec
@@ -41,9 +41,15 @@ def _on_reference_grid(tape: Tape, spec: BundleSpec, probability: Value, before:
     inside = tape.input("inside", "uint8", ("i", "j", "k"))
     into = tape.input("into_working", "float64", (4, 4))
     whole = tape.Pad(probability.cast("float64"), tape.Concat([0], before, [0], after, axis=0))
-    native = sampled(whole, into, tape.Shape(inside), repeat_edge=tape.Identity(True))
-    clipped = tape.Min(tape.Max(native, 0.0), 1.0) * inside.cast("float64")
-    tape.output("probability", clipped, "float32", (len(spec.settings.region_names), "i", "j", "k"))
+    # Only voxels in the bounding box of what may be anything.
+    first, last = bounds(inside.cast("float32"))
+    corner = tape.Concat(first.cast("float64"), [1.0], axis=0).reshaped(4, 1)
+    there = tape.Concat(into.part([0], [3], (1,)), into @ corner, axis=1)
+    native = sampled(whole, there, last - first, repeat_edge=tape.Identity(True))
+    clipped = tape.Min(tape.Max(native, 0.0), 1.0) * inside.part(first, last, (0, 1, 2)).cast("float64")
+    around = tape.Concat([0], first, [0], tape.Shape(inside) - last, axis=0)
+    shape = (len(spec.settings.region_names), "i", "j", "k")
+    tape.output("probability", tape.Pad(clipped.cast("float32"), around), "float32", shape)
 
 
 def _volumes(tape: Tape, spec: BundleSpec, plain: Value, tumour: Value) -> None:

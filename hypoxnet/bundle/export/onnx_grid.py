@@ -133,8 +133,30 @@ def _closest_axes(grid: TapeGrid) -> Value:
     return signed
 
 
+def onto(voxels: Value, step: Value, shape: Value, *, same: Value, unless: Value | None = None) -> Value:
+    """As `sampled`, linear; where the grids are the same, the voxels as they are.
+
+    Args:
+        voxels: As for `sampled`.
+        step: Likewise.
+        shape: Likewise.
+        same: Whether the grids are the same.
+        unless: Likewise; not together with `same`.
+    """
+    tape = voxels.tape
+    kept = voxels.part([0, 0, 0], tape.Where(same, shape, 0), (1, 2, 3))
+    moved = sampled(voxels, step, shape, unless=same if unless is None else same | unless)
+    return moved + _filled(kept, shape)
+
+
 def sampled(
-    voxels: Value, step: Value, shape: Value, *, repeat_edge: Value | None = None, nearest: bool = False
+    voxels: Value,
+    step: Value,
+    shape: Value,
+    *,
+    repeat_edge: Value | None = None,
+    nearest: bool = False,
+    unless: Value | None = None,
 ) -> Value:
     """Volumes on another grid: linear, or by the nearest voxel, and 0 beyond the source.
 
@@ -144,18 +166,20 @@ def sampled(
         shape: D H W of the target, int64.
         repeat_edge: Whether values of the outer voxels are repeated beyond their centres; None never does.
         nearest: By the nearest voxel.
+        unless: Where it holds, nothing is sampled and every voxel is 0: the graph has no branches to go round it.
 
     Returns:
         C D H W, float64.
     """
     tape = voxels.tape
+    wanted = shape if unless is None else tape.Where(unless, 0, shape)
     sides = tape.Shape(voxels, start=1).cast("float64")
     # GridSample has -1 and 1 at the outer sides of the outer voxels, and its axes in the order k j i.
     scale, edge = 2.0 / sides, 1.0 - 1.0 / sides
     step = step.part([0], [3], (0,))
     parts = [
         (step.at(axis, axis=1) * scale).at(2, 1, 0).reshaped(1, 3)
-        * tape.Range(0, shape.at(axis), 1).cast("float64").reshaped(-1, 1)
+        * tape.Range(0, wanted.at(axis), 1).cast("float64").reshaped(-1, 1)
         for axis in range(3)
     ]
     shift = (step.at(3, axis=1) * scale - edge).at(2, 1, 0).reshaped(1, 3)
@@ -166,13 +190,30 @@ def sampled(
     if repeat_edge is not None:
         most = tape.Where(repeat_edge, edge, [np.inf] * 3).at(2, 1, 0)
         places = tape.Max(tape.Min(places, most), most * -1.0)
-    return tape.GridSample(
+    found = tape.GridSample(
         tape.Unsqueeze(voxels, [0]),
         tape.Unsqueeze(places, [0]),
         mode="nearest" if nearest else "linear",
         padding_mode="zeros",
         align_corners=0,
     ).at(0)
+    return found if unless is None else _filled(found, shape)
+
+
+def bounds(mask: Value) -> tuple[Value, Value]:
+    """First voxel of what is above 0 of i j k, and the one after its last; everything where nothing is."""
+    tape, axes = mask.tape, (0, 1, 2)
+    rows = [tape.ReduceMax(mask, [other for other in axes if other != axis], keepdims=0) for axis in axes]
+    first = tape.stacked([tape.ArgMax(row, axis=0, keepdims=0) for row in rows])
+    last = tape.stacked([tape.ArgMax(row, axis=0, keepdims=0, select_last_index=1) for row in rows])
+    return first, last + 1
+
+
+def _filled(part: Value, shape: Value) -> Value:
+    """All of a shape or nothing of it, C D H W: nothing is filled with 0."""
+    tape = part.tape
+    missing = shape - tape.Shape(part, start=1)
+    return tape.Pad(part, tape.Concat([0] * 5, missing, axis=0))
 
 
 def _close(one: Value, other: Value) -> Value:

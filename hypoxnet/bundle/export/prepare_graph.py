@@ -14,7 +14,7 @@ import numpy as np
 from monai.data.utils import compute_importance_map
 from monai.utils.enums import BlendMode
 
-from hypoxnet.bundle.export.onnx_grid import TapeGrid, sampled, working_grid
+from hypoxnet.bundle.export.onnx_grid import TapeGrid, bounds, onto, sampled, working_grid
 from hypoxnet.bundle.export.onnx_tape import Tape, Value
 from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.models.config import NO_BACKBONE
@@ -135,10 +135,11 @@ def _unless_same(target: TapeGrid, source: TapeGrid) -> Value:
 def _channel(volume: TapeVolume, working: TapeGrid, norm: ChannelNorm, first: Value) -> Value:
     """1 D H W, normalised; 0 where it was not measured."""
     tape = first.tape
-    step = _unless_same(working, volume.grid)
-    found = sampled(volume.voxels, step, working.shape, repeat_edge=first).cast("float32").cast("float64")
+    step, absent = _unless_same(working, volume.grid), tape.Not(volume.present)
+    found = sampled(volume.voxels, step, working.shape, repeat_edge=first, unless=absent)
+    found = found.cast("float32").cast("float64")
     ones = tape.Expand(1.0, tape.Shape(volume.voxels))
-    covered = sampled(ones, step, working.shape, nearest=True) >= HALF
+    covered = sampled(ones, step, working.shape, nearest=True, unless=absent | first) >= HALF
     return tape.Where((covered | first) & volume.present, _normalised(found, norm), 0.0)
 
 
@@ -169,29 +170,30 @@ def _tumour(
     several = tape.ReduceMax(tape.stacked(apart).cast("int64"), [0], keepdims=0).cast("bool")
     place = tape.Where(several, 1, 0)
     grid = TapeGrid.chosen(tape, [own, reference], place)
-    union = _onto(masks[0].voxels, masks[0].grid, grid)
+    union = _onto(masks[0], grid)
     for mask in masks[1:]:
-        union = union | _onto(mask.voxels, mask.grid, grid)
-    voxels = union.cast("float64")
-    share = sampled(voxels, _unless_same(working, grid), working.shape).cast("float32")
-    return (share >= np.float32(HALF)).cast("float64"), _onto(voxels, grid, reference) | tape.Not(known), known
+        union = union | _onto(mask, grid)
+    contour = TapeVolume(union.cast("float64"), grid, known)
+    share = onto(contour.voxels, working.into(grid), working.shape, same=working.same_voxels(grid))
+    return _half(share).cast("float64"), _onto(contour, reference) | tape.Not(known), known
 
 
-def _onto(voxels: Value, source: TapeGrid, target: TapeGrid) -> Value:
+def _onto(mask: TapeVolume, target: TapeGrid) -> Value:
     """As `transforms.prepare.onto`: voxels of which at least half is inside, bool."""
-    step = voxels.tape.Where(target.same_as(source), np.eye(4), _unless_same(target, source))
-    return sampled(voxels, step, target.shape).cast("float32") >= np.float32(HALF)
+    absent = mask.present.tape.Not(mask.present)
+    same = (target.same_as(mask.grid) | target.same_voxels(mask.grid)) & mask.present
+    return _half(onto(mask.voxels, target.into(mask.grid), target.shape, same=same, unless=absent))
+
+
+def _half(share: Value) -> Value:
+    return share.cast("float32") >= np.float32(HALF)
 
 
 def _box(tape: Tape, tumour: Value, known: Value, shape: Value, spec: BundleSpec) -> tuple[Value, Value]:
     """Begin and extent of what is looked at, 3 each: a tumour with its surroundings, or everything."""
     if not crops(spec):
         return tape.Identity([0, 0, 0]), shape
-    rows = [
-        tape.ReduceMax(tumour, [0, *(other for other in (1, 2, 3) if other != axis)], keepdims=0) for axis in (1, 2, 3)
-    ]
-    first = tape.stacked([tape.ArgMax(row, axis=0, keepdims=0) for row in rows])
-    last = tape.stacked([tape.ArgMax(row, axis=0, keepdims=0, select_last_index=1) for row in rows]) + 1
+    first, last = bounds(tumour.at(0))
     window = list(spec.settings.window)
     context = [2 * int(CONTEXT * size) for size in window]
     extent = tape.Min(shape, tape.Max(last - first + context, window))

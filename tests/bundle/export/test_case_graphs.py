@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from hypoxnet.bundle.export.onnx_grid import TapeGrid, working_grid
 from hypoxnet.bundle.export.onnx_program import ONNX
 from hypoxnet.bundle.export.onnx_tape import Tape
 from hypoxnet.bundle.export.prepare_graph import prepare_tape
+from hypoxnet.cli import main
 from hypoxnet.errors import BundleError
 from hypoxnet.geometry import Grid, without_shear
 from hypoxnet.images import Volume
@@ -211,6 +213,17 @@ def test_another_spacing_is_found_by_its_numbers(specs, prepare_graph, tmp_path)
     with pytest.raises(BundleError, match=r"prepare\.onnx: image differs from the bundle's by"):
         compared(specs["tiny"], prepare_graph, path, form=ONNX)
     assert agreement(specs["tiny"], prepare_graph, ONNX.runner(path, prepare_graph)).differences["tumour"] == 0
+
+
+def test_verify_covers_them(onnx_model, onnx_bundle, specs, tmp_path, capsys):
+    assert main(["verify", str(onnx_model[1]), "--against", str(onnx_bundle)]) == 0
+    printed = capsys.readouterr().out
+    assert "prepare: largest difference from the bundle: image" in printed
+    assert "finish: largest difference from the bundle: probability" in printed
+    folder = shutil.copytree(onnx_model[1], tmp_path / "copy")
+    ONNX.write(case_graphs(specs["tiny"])[1], folder / "finish.onnx", {})
+    assert main(["verify", str(folder), "--against", str(onnx_bundle)]) == 2
+    assert "finish.onnx was changed" in capsys.readouterr().err
 
 
 def test_a_tape_knows_operators_and_nothing_else():
