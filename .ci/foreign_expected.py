@@ -21,6 +21,7 @@ import torch
 from hypoxnet.bundle.export.agreement import trials
 from hypoxnet.bundle.export.encoder import encoder_graph
 from hypoxnet.bundle.export.graphs import Graph, graphs_of
+from hypoxnet.bundle.export.onnx_program import ONNX
 from hypoxnet.bundle.export.precision import BFLOAT16, INT8, with_stored_weights
 from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.cases import CaseRecord
@@ -45,7 +46,7 @@ def main(bundle: Path, manifest: Path, folder: Path) -> None:
     write_cases(records, folder / "cases.json")
     write_cases(map(maps.complete, records), folder / "complete_cases.json")
     encoder = encoder_graph(spec, encoder_of(models[0]))
-    write_trials(spec, (*graphs_of(spec, models), encoder), folder / "trials.npz")
+    write_trials(spec, (*ONNX.graphs(spec, models), encoder), folder / "trials.npz")
     for precision in (BFLOAT16, INT8):
         rounded = graphs_of(spec, with_stored_weights(models, precision))
         write_trials(spec, rounded, folder / f"trials_{precision}.npz")
