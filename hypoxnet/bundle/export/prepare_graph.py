@@ -58,8 +58,7 @@ def looks_of(spec: BundleSpec) -> list[tuple[int, int, int]]:
     """How the case is turned each time that the network looks at it: -1 along axes that are mirrored."""
     if not spec.inference.mirror:
         return [(1, 1, 1)]
-    flips = (axes for count in range(4) for axes in itertools.combinations(range(3), count))
-    return [(*(-1 if axis in axes else 1 for axis in range(3)),) for axes in flips]  # type: ignore[misc]
+    return list(itertools.product((1, -1), (1, -1), (1, -1)))
 
 
 def crops(spec: BundleSpec) -> bool:
