@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -234,22 +231,3 @@ def test_a_failed_write_leaves_the_former_bundle(tiny_spec, make_bundle, monkeyp
         make_bundle(tiny_spec, seeds=(9,))
     assert read_bundle(tmp_path / "bundle")[0].digest == digest
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
-
-
-def test_reading_a_bundle_imports_nothing_of_training(tiny_spec, make_bundle):
-    folder = make_bundle(tiny_spec)
-    check = (
-        "import sys; from pathlib import Path; from hypoxnet.inference.predictor import load_predictor; "
-        "from hypoxnet.inference.config import InferenceConfig; "
-        f"load_predictor(Path({str(folder)!r}), InferenceConfig(device='cpu')); "
-        "print(sorted(m for m in sys.modules if m in ('lightning', 'hypoxnet.training', 'pytorch_lightning', 'wandb')))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", check],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[]"

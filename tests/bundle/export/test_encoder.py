@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypoxnet.bundle.export.encoder import PROGRAM, WEIGHTS, compared_encoder, export_encoder, read_encoder
 from hypoxnet.bundle.export.folder import read_export
 from hypoxnet.bundle.export.formats import export_graphs
-from hypoxnet.bundle.export.torch_program import TORCH
+from hypoxnet.bundle.export.torch_program import DESCRIPTION, TORCH, quiet_torch
 from hypoxnet.bundle.read import read_networks
 from hypoxnet.bundle.schema import CARD, CHECKSUMS
 from hypoxnet.errors import BundleError, ConfigError
@@ -51,6 +52,25 @@ def test_features_are_those_of_the_chosen_member(bundle, exported_encoder):
     assert list(alone) == ["level_0", "level_1"]
     assert all(torch.equal(alone[f"level_{level}"], feature_map) for level, feature_map in enumerate(inside))
     assert not torch.allclose(alone["level_1"], first[1], atol=1e-3)
+
+
+def test_the_program_says_what_it_is_and_refuses_wrong_sides(exported_encoder):
+    extra = {DESCRIPTION: ""}
+    with quiet_torch():
+        program = torch.export.load(exported_encoder / PROGRAM, extra_files=extra).module()
+    assert json.loads(extra[DESCRIPTION])["kind"] == "encoder"
+    image, presence = images(2)
+    with pytest.raises(RuntimeError, match=r"Expected input 'image'\.shape\[4\] = 7"):
+        program(image=image[..., 1:], presence=presence)
+
+
+def test_a_program_holds_neither_its_example_nor_lines_of_code(exported_encoder):
+    content = (exported_encoder / PROGRAM).read_bytes()
+    assert b"site-packages" not in content
+    assert b"hypoxnet/models" not in content
+    with zipfile.ZipFile(exported_encoder / PROGRAM) as archive:
+        example = next(entry for entry in archive.infolist() if "sample_inputs" in entry.filename)
+    assert example.file_size < 2000
 
 
 def test_the_program_can_be_trained_on(exported_encoder):

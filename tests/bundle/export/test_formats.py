@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import warnings
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from hypoxnet.bundle.export.folder import loss_lines, read_export, write_export
 from hypoxnet.bundle.export.formats import GraphFormat, Precision, compared, export_graphs
 from hypoxnet.bundle.export.graphs import graphs_of
 from hypoxnet.bundle.export.precision import INT8
-from hypoxnet.bundle.export.torch_program import DESCRIPTION, TORCH, quiet_torch
+from hypoxnet.bundle.export.torch_program import TORCH
 from hypoxnet.bundle.export.torchscript import TORCHSCRIPT
 from hypoxnet.bundle.schema import INTENDED_USE
 from hypoxnet.errors import BundleError, ConfigError
@@ -43,11 +42,6 @@ def predictor(clinical_spec, opened):
 @pytest.fixture(scope="module")
 def graphs(predictor):
     return graphs_of(predictor.spec, predictor.models)
-
-
-@pytest.fixture(scope="module")
-def as_torch(predictor, exported):
-    return exported(predictor, TORCH)
 
 
 def itself(graph):
@@ -251,25 +245,12 @@ def test_an_export_of_a_later_version_is_refused(predictor, tmp_path):
         read_export(folder)
 
 
-def test_a_program_says_what_it_is_and_refuses_wrong_sides(as_torch, graphs):
-    extra = {DESCRIPTION: ""}
-    with quiet_torch():
-        program = torch.export.load(as_torch / "network.pt2", extra_files=extra).module()
-    assert json.loads(extra[DESCRIPTION])["kind"] == "torch"
-    inputs = {name: tensor[:1] for name, tensor in graphs[0].inputs.items()}
-    found = program(**inputs)
-    assert all(torch.allclose(found[name], graphs[0].module(**inputs)[name], atol=1e-5) for name in graphs[0].outputs)
-    with pytest.raises(RuntimeError, match=r"Expected input 'image'\.shape\[4\] = 9"):
-        program(**inputs | {"image": inputs["image"][..., 1:]})
-
-
-def test_a_program_holds_neither_its_example_nor_lines_of_code(as_torch):
-    content = (as_torch / "network.pt2").read_bytes()
-    assert b"site-packages" not in content
-    assert b"hypoxnet/models" not in content
-    with zipfile.ZipFile(as_torch / "network.pt2") as archive:
-        example = next(entry for entry in archive.infolist() if "sample_inputs" in entry.filename)
-    assert example.file_size < 2000
+@pytest.mark.slow
+def test_programs_of_torch_agree_at_every_size(predictor, exported):
+    """`.ci/run` compares them as well, without HypoxNet; what `write_program` keeps out is asked of an encoder."""
+    content = read_export(exported(predictor, TORCH))
+    assert {graph["file"] for graph in content["graphs"]} == {"network.pt2", "outcome.pt2"}
+    assert max(max(part["largest_difference"].values()) for part in content["agreement"].values()) <= TOLERANCE
 
 
 def test_torchscript_agrees_at_every_size_without_a_warning(predictor, exported):
