@@ -248,17 +248,18 @@ ATTACKS = {
 }
 
 TRIED = """
-import json, resource, sys
+import contextlib, io, json, os, resource, runpy, sys
 from pathlib import Path
 from hypoxnet.bundle.read import read_bundle
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import load_predictor
 
-good, *folders = map(Path, sys.argv[1:])
+program, good, *folders = map(Path, sys.argv[1:])
 load_predictor(good, InferenceConfig(device="cpu"))
 training = sorted({"lightning", "hypoxnet.training", "pytorch_lightning", "wandb"} & set(sys.modules))
 address = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (address + 2**29, address + 2**29))
+limits = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (address + 2**29, limits[1]))
 before, found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, {}
 for folder in folders:
     try:
@@ -268,13 +269,23 @@ for folder in folders:
         found[folder.name] = f"{type(error).__name__}: {error}"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found[folder.name] = [found[folder.name], (peak - before) / 1024]
-print(json.dumps({"training": training, "found": found}))
+resource.setrlimit(resource.RLIMIT_AS, limits)
+# A job takes the loggers of its process for itself: it comes last.
+os.chdir(good.parent)
+sys.argv = [str(program), "bundle=refused", "manifest=cohort.csv", "output=out"]
+with contextlib.redirect_stderr(io.StringIO()) as said:
+    try:
+        runpy.run_path(str(program), run_name="__main__")
+    except SystemExit as end:
+        status = end.code
+job = {"status": status, "said": said.getvalue(), "left": Path("out").exists()}
+print(json.dumps({"training": training, "found": found, "job": job}))
 """
 
 
 @pytest.fixture(scope="module")
 def tried(tiny_spec, make_network, tmp_path_factory):
-    """What a process of its own said to a good bundle and to every tampered one."""
+    """What a process of its own said to a good bundle and to every tampered one, and then `infer.py` in it."""
     if sys.platform != "linux":
         pytest.skip("limits of memory are those of Linux")
     folder, states = tmp_path_factory.mktemp("tried"), [make_network(tiny_spec, seed=1).state_dict()]
@@ -282,8 +293,11 @@ def tried(tiny_spec, make_network, tmp_path_factory):
     folders = [folder / f"{number}" for number in range(len(ATTACKS))]
     for path, (attack, _) in zip(folders, ATTACKS.values(), strict=True):
         attack(write_bundle(path, tiny_spec, states))
+    change("members", to=10**9)(write_bundle(folder / "refused", tiny_spec, states))
+    (folder / "cohort.csv").write_text("case_id,age\nP1,60\n")
+    program = Path(__file__).parents[2] / "infer.py"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", TRIED, str(good), *map(str, folders)],
+        [sys.executable, "-W", "ignore", "-c", TRIED, str(program), str(good), *map(str, folders)],
         capture_output=True,
         text=True,
         check=False,
@@ -407,16 +421,9 @@ def test_a_backbone_of_another_package_is_told_of_and_only_the_named_one_is_impo
     assert "the backbone theirs of this bundle is code of hypoxnet.models.backbones" in caplog.text
 
 
-def test_a_bundle_that_is_refused_ends_infer_with_status_2(tiny_spec, make_bundle, tmp_path):
-    folder = make_bundle(tiny_spec)
-    change("members", to=10**9)(folder)
-    (tmp_path / "cohort.csv").write_text("case_id,age\nP1,60\n")
-    program = Path(__file__).parents[2] / "infer.py"
-    # In a process of its own: a job takes the loggers of its process for itself.
-    command = [sys.executable, str(program), f"bundle={folder}", "manifest=cohort.csv", "output=out"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    said = done.stderr.strip()
+def test_a_bundle_that_is_refused_ends_infer_with_status_2(tried):
+    said = tried["job"]["said"].strip()
+    assert tried["job"]["status"] == 2
     assert said.endswith("members is 1000000000, it must be a whole number from 1 to 100")
     assert "\n" not in said
-    assert not (tmp_path / "out").exists()
+    assert not tried["job"]["left"]

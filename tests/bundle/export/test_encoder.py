@@ -1,8 +1,10 @@
 """The encoder alone says what it says inside its network, with HypoxNet and with plain PyTorch."""
 
+import io
 import json
 import shutil
 import zipfile
+from contextlib import redirect_stdout
 from dataclasses import replace
 
 import pytest
@@ -14,6 +16,7 @@ from hypoxnet.bundle.export.formats import export_graphs
 from hypoxnet.bundle.export.torch_program import DESCRIPTION, TORCH, quiet_torch
 from hypoxnet.bundle.read import read_networks
 from hypoxnet.bundle.schema import CARD, CHECKSUMS
+from hypoxnet.cli import main
 from hypoxnet.errors import BundleError, ConfigError
 from hypoxnet.files import sha256_of
 from hypoxnet.jobs.export import verify_export
@@ -37,8 +40,25 @@ def bundle(tiny_settings, make_spec, written):
 
 
 @pytest.fixture(scope="module")
-def exported_encoder(bundle, tmp_path_factory):
-    return export_encoder(bundle, tmp_path_factory.mktemp("encoder") / "encoder", member=1)
+def exported_by_command(bundle, tmp_path_factory):
+    """The encoder of the second member, and what the command line said."""
+    folder = tmp_path_factory.mktemp("encoder") / "encoder"
+    with redirect_stdout(io.StringIO()) as said:
+        assert main(["export", str(bundle), "--to", "encoder", "--member", "1", "--output", str(folder)]) == 0
+    return folder, said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def exported_encoder(exported_by_command):
+    return exported_by_command[0]
+
+
+def test_the_command_says_how_far_the_encoder_is_and_takes_one_bundle_only(
+    bundle, exported_by_command, tmp_path, capsys
+):
+    assert "encoder: largest difference from the bundle" in exported_by_command[1]
+    assert main(["export", str(bundle), str(bundle), "--to", "encoder", "--output", str(tmp_path / "e")]) == 2
+    assert capsys.readouterr().err.startswith("--to encoder takes one network, 2 bundles are named")
 
 
 def test_features_are_those_of_the_chosen_member(bundle, exported_encoder):

@@ -168,15 +168,6 @@ def test_what_int8_costs_is_measured_on_the_cases_and_written_down(tiny_spec, wr
     assert main(["verify", str(folder), "--against", str(bundle)]) == 0
 
 
-def test_the_encoder_of_one_member_is_exported_and_one_only(tiny_spec, written, tmp_path, capsys):
-    bundle, folder = str(written(tiny_spec, seeds=(1, 2))), tmp_path / "e"
-    assert main(["export", bundle, "--to", "encoder", "--member", "1", "--output", str(folder)]) == 0
-    assert read_export(folder)["encoder"]["member"] == 1
-    assert "encoder: largest difference from the bundle" in capsys.readouterr().out
-    assert main(["export", bundle, bundle, "--to", "encoder", "--output", str(folder)]) == 2
-    assert capsys.readouterr().err.startswith("--to encoder takes one network, 2 bundles are named")
-
-
 def prediction(probability, incidence):
     probability = torch.tensor(probability).reshape(2, 2, 1).numpy()
     return Prediction(
