@@ -20,7 +20,7 @@ SHARE = 0.6
 MOST_ON_GPU = 32
 # Measured on two cores, windows of 16 to 96 voxels (benchmarks/inference_batch.py): one window alone takes up to four
 # times as long (torch then leaves oneDNN); several small ones share what a layer costs to begin; beyond these limits a
-# window takes as long and the memory of all.
+# window takes as long and the memory of all. In bfloat16 that is at twice as many voxels.
 FEWEST_ON_CPU, MOST_ON_CPU = 2, 8
 VOXELS_ON_CPU = 2**17
 
@@ -84,12 +84,13 @@ def memory_of(device: torch.device) -> Memory:
     return CudaMemory(device) if device.type == "cuda" else HostMemory()
 
 
-def most_on(device: torch.device, window: Sequence[int]) -> int:
+def most_on(device: torch.device, window: Sequence[int], *, bfloat16: bool = False) -> int:
     """Windows beyond which more at once are not faster.
 
     Args:
         device: Where the network is.
         window: Voxels along D, H, W.
+        bfloat16: The network computes in it.
 
     Example:
         >>> most_on(torch.device("cpu"), (32, 32, 32)), most_on(torch.device("cpu"), (96, 96, 96))
@@ -97,7 +98,8 @@ def most_on(device: torch.device, window: Sequence[int]) -> int:
     """
     if device.type != "cpu":
         return MOST_ON_GPU
-    return max(FEWEST_ON_CPU, min(MOST_ON_CPU, VOXELS_ON_CPU // math.prod(window)))
+    voxels = VOXELS_ON_CPU * (2 if bfloat16 else 1)
+    return max(FEWEST_ON_CPU, min(MOST_ON_CPU, voxels // math.prod(window)))
 
 
 def threads_on(device: torch.device, window: Sequence[int]) -> int:

@@ -111,7 +111,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _measured_batch(self) -> int:
-        most = most_on(self.device, self.spec.settings.window)
+        most = most_on(self.device, self.spec.settings.window, bfloat16=self.bfloat16)
         windows = torch.zeros(1, len(self.spec.settings.channels) + 1, *self.spec.settings.window, device=self.device)
         known = torch.ones(1, device=self.device)
 

@@ -67,6 +67,10 @@ def test_a_cpu_takes_more_windows_at_once_the_smaller_they_are(side, most):
     assert most_on(torch.device("cpu"), (side, side, side)) == most
 
 
+def test_in_bfloat16_twice_as_many_windows_go_at_once():
+    assert most_on(torch.device("cpu"), (32, 32, 32), bfloat16=True) == 8
+
+
 def test_small_windows_get_a_thread_for_each_batch_and_large_ones_all_threads_together():
     before = torch.get_num_threads()
     torch.set_num_threads(3)
