@@ -38,8 +38,8 @@ def _add_verify(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "verify",
         help="compare an export with its bundle",
         description="Check the files of an export, run it by its own library and compare it with the bundle it was "
-        "made of; exit status 2 when it is not the same. A file of ONNX is looked at before anything in it runs, and so "
-        "are MONAI's expressions; the other forms are run by PyTorch: verify only those of a source you trust.",
+        "made of; exit status 2 when it is not the same. A file of ONNX is looked at before anything in it runs, and "
+        "so are MONAI's expressions; the other forms are run by PyTorch: verify only those of a source you trust.",
         epilog="example: hypoxnet verify exported --against runs/mine/bundle",
     )
     parser.add_argument("export", type=Path, metavar="EXPORT", help="folder of the export")
