@@ -265,7 +265,7 @@ def test_too_little_memory_for_a_batch_goes_on_with_half_and_says_so(
     tried = holds(predictor, 2, monkeypatch)
     with caplog.at_level("WARNING", logger="hypoxnet"):
         prediction = predictor.predict(record)
-    assert tried[:3] == [8, 4, 2]
+    assert list(dict.fromkeys(tried)) == [8, 4, 2]  # each size may be tried by several threads before it is given up
     assert [message.split(": ")[1] for message in caplog.messages] == [
         "cpu has too little memory for 8 windows at once, going on with 4",
         "cpu has too little memory for 4 windows at once, going on with 2",
