@@ -31,7 +31,7 @@ def results_folder(output: Path, item: Item) -> Path:
     digest = _digest_of(item.path)
     output.mkdir(parents=True, exist_ok=True)
     places = (output / (item.stem if number == 1 else f"{item.stem}.{number}") for number in count(1))
-    return next(place for place in places if _is_of(place, digest) or _made(place, item, digest))
+    return next(place for place in places if _made(place, item, digest) or _is_of(place, digest))
 
 
 def _digest_of(path: Path) -> str:
@@ -51,7 +51,7 @@ def _is_of(place: Path, digest: str) -> bool:
 
 
 def _made(place: Path, item: Item, digest: str) -> bool:
-    """Make a folder that says whose it is at once, so that of two servers one has it; False when the other has."""
+    """Make a folder that says whose it is at once, so that of two servers one has it; False if it is there."""
     if place.exists():
         return False
     clear_leftovers(place)
@@ -63,7 +63,7 @@ def _made(place: Path, item: Item, digest: str) -> bool:
     except OSError:
         if not place.exists():
             raise
-        return _is_of(place, digest)
+        return False
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return True

@@ -4,7 +4,6 @@ import time
 from dataclasses import replace
 
 import pytest
-import torch
 
 from hypoxnet.files import write_json
 from hypoxnet.inference import one_case
@@ -102,14 +101,13 @@ def test_overlapping_cases_give_the_same_bytes_as_one_after_another(tiny_spec, m
     assert maps(tmp_path / "0") == maps(tmp_path / "1") == maps(tmp_path / "3")
 
 
-def test_several_threads_of_torch_change_no_byte_of_overlapping_cases(tiny_spec, make_bundle, cohort, tmp_path):
-    folder, threads = make_bundle(tiny_spec), torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        for ahead in (0, 2):
-            run_inference(load_predictor(folder, replace(CPU, cases_ahead=ahead)), cohort, tmp_path / str(ahead))
-    finally:
-        torch.set_num_threads(threads)
+def test_several_threads_of_torch_change_no_byte_of_overlapping_cases(
+    tiny_spec, make_bundle, cohort, set_threads, tmp_path
+):
+    folder = make_bundle(tiny_spec)
+    set_threads(2)
+    for ahead in (0, 2):
+        run_inference(load_predictor(folder, replace(CPU, cases_ahead=ahead)), cohort, tmp_path / str(ahead))
     assert maps(tmp_path / "0") == maps(tmp_path / "2")
 
 

@@ -71,12 +71,8 @@ def test_in_bfloat16_twice_as_many_windows_go_at_once():
     assert most_on(torch.device("cpu"), (32, 32, 32), bfloat16=True) == 8
 
 
-def test_small_windows_get_a_thread_for_each_batch_and_large_ones_all_threads_together():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        assert threads_on(torch.device("cpu"), (48, 48, 48)) == 3
-        assert threads_on(torch.device("cpu"), (64, 64, 64)) == 1
-        assert threads_on(torch.device("meta"), (32, 32, 32)) == 1
-    finally:
-        torch.set_num_threads(before)
+def test_small_windows_get_a_thread_for_each_batch_and_large_ones_all_threads_together(set_threads):
+    set_threads(3)
+    assert threads_on(torch.device("cpu"), (48, 48, 48)) == 3
+    assert threads_on(torch.device("cpu"), (64, 64, 64)) == 1
+    assert threads_on(torch.device("meta"), (32, 32, 32)) == 1

@@ -223,22 +223,18 @@ def test_a_precision_that_nobody_computes_in_is_refused():
         InferenceConfig(precision="int8")
 
 
-def test_a_case_is_prepared_by_one_thread_and_predicted_by_all(predictor, make_case, monkeypatch):
+def test_a_case_is_prepared_by_one_thread_and_predicted_by_all(predictor, make_case, set_threads, monkeypatch):
     seen = []
     monkeypatch.setattr(
         "hypoxnet.inference.predictor.prepare",
         lambda *given: seen.append(torch.get_num_threads()) or prepare(*given),
     )
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        ready = predictor.prepare(make_case())
-        assert (seen, torch.get_num_threads()) == ([1], 2)
-        with pytest.raises(CaseError):
-            predictor.prepare(replace(ready.record, channels={}))
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+    set_threads(2)
+    ready = predictor.prepare(make_case())
+    assert (seen, torch.get_num_threads()) == ([1], 2)
+    with pytest.raises(CaseError):
+        predictor.prepare(replace(ready.record, channels={}))
+    assert torch.get_num_threads() == 2
 
 
 def holds(predictor, windows, monkeypatch):
@@ -256,9 +252,11 @@ def holds(predictor, windows, monkeypatch):
     return tried
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 def test_too_little_memory_for_a_batch_goes_on_with_half_and_says_so(
-    tiny_spec, make_bundle, make_case, monkeypatch, caplog
+    tiny_spec, make_bundle, make_case, threads, set_threads, monkeypatch, caplog
 ):
+    set_threads(threads)
     record, folder = make_case(voxels=40, contour=False), make_bundle(tiny_spec)
     expected = load_predictor(folder, replace(CPU, windows_per_batch=2)).predict(record)
     predictor = load_predictor(folder, replace(CPU, windows_per_batch=8))

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from hypoxnet.config.launch import refuse_without_launcher
 from hypoxnet.errors import ConfigError
@@ -83,7 +82,7 @@ def test_without_dask_the_remedy_is_named_before_anything_is_written(config, mon
     assert not Path(config.output).exists()
 
 
-def test_workers_take_the_threads_of_this_process_and_the_folder_of_relative_paths(config, monkeypatch):
+def test_workers_take_the_threads_of_this_process_and_the_folder_of_relative_paths(config, set_threads, monkeypatch):
     told = {}
 
     def run(predictor, records, output, **named):
@@ -91,13 +90,9 @@ def test_workers_take_the_threads_of_this_process_and_the_folder_of_relative_pat
         return InferenceRun(output / "predictions.csv", (), (), {})
 
     monkeypatch.setattr(infer, "run_on_cluster", run)
-    before = torch.get_num_threads()
-    torch.set_num_threads(before + 1)
-    try:
-        run_inference_job(replace(config, cluster=ClusterConfig(workers=2)))
-    finally:
-        torch.set_num_threads(before)
-    assert told["work"].threads == told["config"].threads == before + 1
+    set_threads(4)
+    run_inference_job(replace(config, cluster=ClusterConfig(workers=2)))
+    assert told["work"].threads == told["config"].threads == 4
     assert told["work"].folder is None
     monkeypatch.chdir(Path(config.manifest).parent)
     run_inference_job(replace(config, manifest="cohort.csv", cluster=ClusterConfig(workers=2, threads=3)))
