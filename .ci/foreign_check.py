@@ -2,8 +2,8 @@
 
     foreign_check.py graphs EXPORTS EXPECTED     torch, ONNX and AOTInductor programs on the trials of EXPECTED
     foreign_check.py masks THEIRS OURS           masks and probabilities of THEIRS (MONAI) beside those of infer.py
-    foreign_check.py rounded EXPORT CASES OURS   an ONNX export of rounded weights on whole cases, by `onnx_case.py`,
-                                                 beside infer.py with all bits: no further than it says itself
+    foreign_check.py cases EXPORT CASES OURS     an ONNX export on whole cases, by `onnx_case.py`, beside infer.py
+    foreign_check.py rounded EXPORT CASES OURS   the same of one with rounded weights: no further than it says itself
 
 Exit status 1 when something differs by more than rounding, or more than was said, or when nothing was compared.
 """
@@ -37,6 +37,8 @@ def main() -> int:
     what, *paths = sys.argv[1:]
     if what == "graphs":
         return check_graphs(Path(paths[0]), Path(paths[1]))
+    if what == "cases":
+        return check_cases(Path(paths[0]), Path(paths[1]), Path(paths[2]))
     if what == "rounded":
         return check_rounded(Path(paths[0]), Path(paths[1]), Path(paths[2]))
     return check_masks(Path(paths[0]), Path(paths[1]))
@@ -140,6 +142,20 @@ def check_masks(theirs: Path, ours: Path) -> int:
     return 0 if compared and dice == 1.0 and apart <= PROBABILITY else 1
 
 
+def check_cases(export: Path, cases: Path, ours: Path) -> int:
+    """An export by the script of the page about ONNX, beside infer.py."""
+    dice, apart = [], []
+    for case in json.loads(cases.read_text()):
+        for (mask, probability), (mask_there, there) in by_script(export, case, ours):
+            half = probability.max() / 2
+            dice += [dice_of(mask > 0, mask_there > 0), dice_of(probability >= half, there >= half)]
+            apart.append(float(np.abs(probability - there).max()))
+            print(f"{case['case']}: {int(mask.sum())} voxels, {int((probability >= half).sum())} at half the highest")
+    smallest, most = min(dice, default=0.0), largest(apart or [np.inf])
+    print(f"{len(apart)} masks, smallest Dice {smallest:.6f}, largest difference of a probability {most:.1e}")
+    return 0 if smallest == 1.0 and most <= TOLERANCE else 1
+
+
 def check_rounded(export: Path, cases: Path, ours: Path) -> int:
     """An export of rounded weights by the script of the page about ONNX, beside infer.py with all bits."""
     weights = json.loads((export / "export.json").read_text())["weights"]
@@ -168,7 +184,8 @@ Pair = tuple[np.ndarray, np.ndarray]
 def by_script(export: Path, case: dict[str, str], ours: Path) -> Iterator[tuple[Pair, Pair]]:
     """Mask and probability of each region, of infer.py and of the script."""
     key, output = case["case"], Path("by_script") / export.name / case["case"]
-    given = [f"{name}={path}" for name, path in case.items() if name != "case"]
+    files = json.loads((export / "export.json").read_text())["files"]
+    given = [f"{name}={case[name]}" for name in files if name in case]
     subprocess.run([sys.executable, "onnx_case.py", str(export), str(output), *given], check=True)  # noqa: S603
     for path in sorted(output.glob("*_mask.nii.gz")):
         region = path.name.removesuffix("_mask.nii.gz")

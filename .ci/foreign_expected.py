@@ -3,9 +3,8 @@
     foreign_expected.py BUNDLE MANIFEST FOLDER
 
 Writes `trials.npz`, inputs and outputs of the bundle's graphs and of its encoder, `trials_bfloat16.npz` and
-`trials_int8.npz`, the same of the graphs with rounded weights, `cases.json`, the manifest as MONAI reads it, and
-`complete_cases.json`, the same with the ratios that HypoxNet makes, which the script of the page about ONNX wants as
-files. Runs where HypoxNet is installed; `foreign_check.py` reads them where it is not.
+`trials_int8.npz`, the same of the graphs with rounded weights, and `cases.json`, the manifest as MONAI reads it. Runs
+where HypoxNet is installed; `foreign_check.py` reads them where it is not.
 """
 
 from __future__ import annotations
@@ -25,12 +24,9 @@ from hypoxnet.bundle.export.onnx_program import ONNX
 from hypoxnet.bundle.export.precision import BFLOAT16, INT8, with_stored_weights
 from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.cases import CaseRecord
-from hypoxnet.data.cache import default_cache_folder
 from hypoxnet.data.manifest import read_manifest
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import load_predictor
-from hypoxnet.jobs.derive import MapCache
-from hypoxnet.maps.config import MapsConfig
 from hypoxnet.models.encoders import encoder_of
 
 MOST_CASES = 4
@@ -42,9 +38,7 @@ def main(bundle: Path, manifest: Path, folder: Path) -> None:
     predictor = load_predictor(bundle, InferenceConfig(device="cpu"))
     spec, models = predictor.spec, predictor.models
     records = read_manifest(manifest)[:MOST_CASES]
-    maps = MapCache(default_cache_folder() / "maps", MapsConfig.from_json(spec.maps), spec.settings.channels)
     write_cases(records, folder / "cases.json")
-    write_cases(map(maps.complete, records), folder / "complete_cases.json")
     encoder = encoder_graph(spec, encoder_of(models[0]))
     write_trials(spec, (*ONNX.graphs(spec, models), encoder), folder / "trials.npz")
     for precision in (BFLOAT16, INT8):

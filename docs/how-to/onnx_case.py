@@ -42,6 +42,9 @@ def main(export, output, *arguments):
     export, output, given = Path(export), Path(output), dict(argument.split("=", 1) for argument in arguments)
     about = json.loads((export / "export.json").read_text())
     graphs = {graph["name"]: opened(export / graph["file"]) for graph in about["graphs"]}
+    unknown = sorted(given.keys() - {*about["files"], *about["given"]})
+    if unknown:
+        sys.exit(f"the model does not read {', '.join(unknown)}, but {', '.join(about['files'] + about['given'])}")
     case = {"given": np.array([float(given.get(name, "nan")) for name in about["given"]])}
     for name in about["files"]:
         image = nib.load(given[name]) if name in given else nib.Nifti1Image(np.zeros((0, 0, 0), np.float32), np.eye(4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from hypoxnet.geometry import Grid
 from hypoxnet.images import write_image
 
 FORMAT = "hypoxnet-prediction"
+# A folder that looks foreign is looked at again, so often and after so many seconds.
+LOOKS, LOOK_S = 3, 0.02
 
 
 def write_prediction(prediction: Prediction, folder: Path, *, digest: str = "") -> Path:
@@ -93,14 +96,24 @@ def refuse_foreign(folder: Path, key: str) -> None:
     Raises:
         CaseError: Names the first file that is not part of a prediction.
     """
-    try:
-        names = sorted(path.name for path in folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):  # none there, or another run has just taken it away
-        return
-    content = read_prediction(folder, key)
-    ours = {f"{key}.json", *content["files"]} if content else set()
-    foreign = [name for name in names if name not in ours]
+    foreign = _foreign(folder, key)
+    for _ in range(LOOKS):
+        if not foreign:
+            return
+        time.sleep(LOOK_S)  # another run may have exchanged the folder while it was looked at
+        foreign = _foreign(folder, key)
     if foreign:
         raise CaseError(
             f"{key}: {folder} holds {foreign[0]}, which inference did not write; choose another output folder"
         )
+
+
+def _foreign(folder: Path, key: str) -> list[str]:
+    """Names of the files that are not part of the prediction in a folder."""
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):  # none there, or another run has just taken it away
+        return []
+    content = read_prediction(folder, key)
+    ours = {f"{key}.json", *content["files"]} if content else set()
+    return [name for name in names if name not in ours]

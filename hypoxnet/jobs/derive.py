@@ -18,10 +18,10 @@ from hypoxnet.errors import CaseError, HypoxNetError
 from hypoxnet.files import replacing_folder, sha256_of
 from hypoxnet.jobs.completing import complete_each
 from hypoxnet.jobs.maps import MapRequest, make_maps, write_maps
-from hypoxnet.jobs.ratios import make_ratio, ratios_of
 from hypoxnet.maps.config import MapsConfig
 from hypoxnet.maps.kinds.base import MapKind
 from hypoxnet.maps.registry import KINDS
+from hypoxnet.transforms.ratios import make_ratio, ratios_of
 
 log = logging.getLogger(__name__)
 

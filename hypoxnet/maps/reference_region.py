@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,18 @@ def ratio_made_of(name: str) -> tuple[str, str] | None:
     """
     tracer, _, ending = name.rpartition("_")
     return (f"{tracer}_SUV", RATIO_REGIONS[ending][0]) if tracer and ending in RATIO_REGIONS else None
+
+
+def ratio_files(channels: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Further channels and masks that ratios among some channels are made of, where they have no file of their own.
+
+    Example:
+        >>> ratio_files(("FMISO_TMR", "T1W")), ratio_files(("FMISO_SUV", "FMISO_TBR"))
+        ((('FMISO_SUV',), ('MUSCLE',)), ((), ('BLOOD',)))
+    """
+    made_of = [parts for name in channels if (parts := ratio_made_of(name))]
+    uptakes = dict.fromkeys(uptake for uptake, _ in made_of if uptake not in channels)
+    return tuple(uptakes), tuple(dict.fromkeys(mask for _, mask in made_of))
 
 
 def ratio_hint(name: str) -> str:

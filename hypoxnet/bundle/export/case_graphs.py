@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -25,8 +26,10 @@ from hypoxnet.bundle.export.prepare_graph import CONTEXT, crops, importance_of, 
 from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.cases import CaseRecord
 from hypoxnet.geometry import Grid
+from hypoxnet.maps.reference_region import ratio_files
 from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.transforms.prepare import PreparedCase, covariate_inputs, onto, prepare
+from hypoxnet.transforms.ratios import make_ratio, ratios_of
 from hypoxnet.transforms.sampling import between_voxels, same_grid
 from hypoxnet.transforms.spatial import to_grid
 
@@ -65,9 +68,16 @@ class PrepareModule(nn.Module):
         if self.spec.model.backbone.backbone != NO_BACKBONE:
             with tempfile.TemporaryDirectory() as folder:
                 files = _written(inputs, Path(folder))
-                channels = {name: path for name, path in files.items() if name in settings.channels}
-                masks = {name: path for name, path in files.items() if name in settings.tumour}
-                outputs = self._images(prepare(CaseRecord("made-up", channels=channels, masks=masks), settings))
+                masks = {*settings.tumour, *ratio_files(settings.channels)[1]}
+                record = CaseRecord(
+                    "made-up",
+                    channels={name: path for name, path in files.items() if name not in masks},
+                    masks={name: path for name, path in files.items() if name in masks},
+                )
+                possible = ratios_of(record, settings.channels)
+                ratios = {ratio.name: make_ratio(record, ratio, Path(folder)) for ratio in possible}
+                record = replace(record, channels={**record.channels, **ratios})
+                outputs = self._images(prepare(record, settings))
         if "given" in inputs:
             values, flags = covariate_inputs([known], settings)
             outputs |= {"covariates": torch.tensor(values).float(), "covariates_known": torch.tensor(flags).float()}

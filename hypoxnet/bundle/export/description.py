@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hypoxnet.bundle.export.graphs import Graph, reported_months
+from hypoxnet.bundle.export.prepare_graph import files_of_case
 from hypoxnet.bundle.metadata import metadata
 from hypoxnet.bundle.schema import INTENDED_USE, BundleSpec
 from hypoxnet.files import finite
@@ -112,7 +113,7 @@ def describe_export(
         "pool": spec.model.outcome.pool,
         "covariates": _covariates(spec),
         "missing": settings.missing,
-        "files": [*settings.channels, *settings.tumour] if spec.model.channels else [],
+        "files": list(files_of_case(spec)),
         "given": list(settings.covariates) if spec.causes else [],
         "graphs": [_graph(graph, files[graph.name]) for graph in graphs],
         "spec": spec.to_json(),

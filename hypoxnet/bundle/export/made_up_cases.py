@@ -7,6 +7,7 @@ would decide.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from hypoxnet.bundle.export.prepare_graph import looks_of
 from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.geometry import Affine
+from hypoxnet.maps.reference_region import ratio_files, ratio_made_of
 from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.quantities import quantity
 from hypoxnet.transforms.settings import ChannelNorm
@@ -27,27 +29,42 @@ ABSENT = np.zeros((0, 0, 0), np.float32)
 
 
 def prepare_trials(spec: BundleSpec) -> list[dict[str, Tensor]]:
-    """Inputs of `prepare.onnx`: everything measured on an oblique grid with one contour, half of it without a contour,
-    the last channel alone with contours on two grids.
+    """Inputs of `prepare.onnx`: everything measured on an oblique grid with one contour; half of it, and ratios to be
+    made, without a contour; the last channel alone with contours on two grids.
     """
     generator = np.random.default_rng(1)
     settings = spec.settings
     channels = () if spec.model.backbone.backbone == NO_BACKBONE else settings.channels
-    last = len(channels) - 1
+    ratios = {place for place, name in enumerate(channels) if ratio_made_of(name)}
+    uptakes, regions = ratio_files(channels)
+    half = {*range(0, len(channels), 2), *(channels.index(uptake) for uptake in _uptakes(channels))} - ratios
     trials = []
-    for trial, present in enumerate((range(len(channels)), range(0, len(channels), 2), (last,))):
+    for trial, present in enumerate((set(range(len(channels))), half, {len(channels) - 1})):
         inputs: dict[str, NDArray[np.generic]] = {"given": _given(spec, trial, generator)}
         grids = [_grid(spec, trial, other=False), _grid(spec, trial, other=True)]
         for place, name in enumerate(channels):
             shape, affine = grids[place % 2]
             there = _values(name, settings.norms[place], shape, generator) if place in present else ABSENT
             inputs |= {name: there, f"{name}_affine": affine}
+        for name in uptakes:
+            shape, affine = grids[0]
+            there = generator.uniform(0.5, 6.0, shape).astype(np.float32) if trial == 1 else ABSENT
+            inputs |= {name: there, f"{name}_affine": affine}
         for place, name in enumerate(settings.tumour if channels else ()):
             shape, affine = grids[place % 2]
             there = _contour(shape, place) if place < (1, 0, 2)[trial] else ABSENT
             inputs |= {name: there, f"{name}_affine": affine}
+        for name in regions:
+            shape, affine = grids[1]
+            there = _contour(shape, 0) if trial == 1 else ABSENT
+            inputs |= {name: there, f"{name}_affine": affine}
         trials.append({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()})
     return trials
+
+
+def _uptakes(channels: Sequence[str]) -> set[str]:
+    """Channels that others are ratios of."""
+    return {parts[0] for name in channels if (parts := ratio_made_of(name)) and parts[0] in channels}
 
 
 def finish_trials(spec: BundleSpec) -> list[dict[str, Tensor]]:

@@ -146,7 +146,7 @@ def onto(voxels: Value, step: Value, shape: Value, *, same: Value, unless: Value
     tape = voxels.tape
     kept = voxels.part([0, 0, 0], tape.Where(same, shape, 0), (1, 2, 3))
     moved = sampled(voxels, step, shape, unless=same if unless is None else same | unless)
-    return moved + _filled(kept, shape)
+    return moved + filled(kept, shape)
 
 
 def sampled(
@@ -197,7 +197,7 @@ def sampled(
         padding_mode="zeros",
         align_corners=0,
     ).at(0)
-    return found if unless is None else _filled(found, shape)
+    return found if unless is None else filled(found, shape)
 
 
 def bounds(mask: Value) -> tuple[Value, Value]:
@@ -209,7 +209,7 @@ def bounds(mask: Value) -> tuple[Value, Value]:
     return first, last + 1
 
 
-def _filled(part: Value, shape: Value) -> Value:
+def filled(part: Value, shape: Value) -> Value:
     """All of a shape or nothing of it, C D H W: nothing is filled with 0."""
     tape = part.tape
     missing = shape - tape.Shape(part, start=1)

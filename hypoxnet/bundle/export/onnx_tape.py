@@ -90,7 +90,7 @@ class Value:
 
 @dataclass(slots=True)
 class Tape:
-    """The operators of a graph in order. Every operator of ONNX is a method, outputs of several are a list.
+    """The operators of a graph in order. Every operator of ONNX is a method; of several outputs it gives the first.
 
     Example:
         >>> tape = Tape()
@@ -112,7 +112,8 @@ class Tape:
 
             name = f"{operator.lower()}_{len(self.nodes) + 1}"
             names = [self._name(operand) for operand in operands]
-            self.nodes.append(onnx.helper.make_node(operator, names, [name], name=name, **attributes))
+            more = [f"{name}_{number}" for number in range(1, onnx.defs.get_schema(operator, OPSET).min_output)]
+            self.nodes.append(onnx.helper.make_node(operator, names, [name, *more], name=name, **attributes))
             return Value(self, name)
 
         return add

@@ -7,16 +7,17 @@ W windows, L looks (the case and its mirror images).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from monai.data.utils import compute_importance_map
 from monai.utils.enums import BlendMode
 
-from hypoxnet.bundle.export.onnx_grid import TapeGrid, bounds, onto, sampled, working_grid
+from hypoxnet.bundle.export.onnx_grid import TapeGrid, bounds, filled, onto, sampled, working_grid
 from hypoxnet.bundle.export.onnx_tape import Tape, Value
 from hypoxnet.bundle.schema import BundleSpec
+from hypoxnet.maps.reference_region import RATIO_REGIONS, ratio_files, ratio_made_of
 from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.transforms.covariates import SMALLEST, CovariateTerm
 from hypoxnet.transforms.prepare import HALF
@@ -46,12 +47,21 @@ def prepare_tape(spec: BundleSpec) -> Tape:
     tape = Tape()
     settings = spec.settings
     if spec.model.backbone.backbone != NO_BACKBONE:
-        channels = [_volume(tape, name) for name in settings.channels]
-        masks = [_volume(tape, name) for name in settings.tumour]
-        _images(tape, spec, channels, masks)
+        files = {name: _volume(tape, name) for name in files_of_case(spec)}
+        channels = [_made(files, name) if ratio_made_of(name) else files[name] for name in settings.channels]
+        _images(tape, spec, channels, [files[name] for name in settings.tumour])
     if spec.causes and settings.terms:
         _covariates(tape, settings)
     return tape
+
+
+def files_of_case(spec: BundleSpec) -> tuple[str, ...]:
+    """Files that a case may have: channels, what ratios among them are made of, contours."""
+    if not spec.model.channels:
+        return ()
+    channels, tumour = spec.settings.channels, spec.settings.tumour
+    uptakes, regions = ratio_files(channels)
+    return tuple(dict.fromkeys((*channels, *uptakes, *tumour, *regions)))
 
 
 def looks_of(spec: BundleSpec) -> list[tuple[int, int, int]]:
@@ -75,6 +85,39 @@ def _volume(tape: Tape, name: str) -> TapeVolume:
     padded = tape.Pad(tape.Where(tape.IsNaN(raw), np.float32(0), raw), one_voxel)
     grid = TapeGrid.of_affine(tape, affine, tape.Shape(padded))
     return TapeVolume(tape.Unsqueeze(padded, [0]).cast("float64"), grid, present)
+
+
+def _made(files: Mapping[str, TapeVolume], name: str) -> TapeVolume:
+    """A ratio: its own file, else uptake over that of a reference region, as `transforms.ratios` makes it."""
+    own = files[name]
+    tape, parts = own.present.tape, ratio_made_of(name)
+    assert parts is not None
+    uptake, region = (files[part] for part in parts)
+    # Values inside, and one of 0 where there are none: the graph has no branches to go round them.
+    inside = _onto(region, uptake.grid).reshaped(-1)
+    count = tape.total(inside.cast("int64"), (0,), keep=True)
+    values = tape.Pad(
+        tape.Compress(uptake.voxels.reshaped(-1), inside),
+        tape.Concat([0], tape.Where(tape.Equal(count, 0), 1, 0), axis=0),
+    )
+    count = tape.Max(count, 1)
+    if RATIO_REGIONS[name.rpartition("_")[2]][1] == "median":
+        ordered = tape.TopK(values, count, axis=0, largest=0)
+        middle = tape.Gather(ordered, tape.Concat((count - 1) / 2, count / 2, axis=0), axis=0)
+        value = tape.total(middle, (0,)) / 2.0
+    else:
+        value = tape.total(values, (0,)) / count.at(0).cast("float64")
+    made = tape.Not(own.present) & uptake.present & region.present & tape.Greater(value, 0.0)
+    ratio = (uptake.voxels / value).cast("float32").cast("float64")
+    shape = tape.Where(made, uptake.grid.shape, own.grid.shape)
+    voxels = filled(_all_if(tape.Not(made), own.voxels), shape) + filled(_all_if(made, ratio), shape)
+    grid = TapeGrid.chosen(tape, [own.grid, uptake.grid], tape.Where(made, 1, 0))
+    return TapeVolume(voxels, grid, own.present | made)
+
+
+def _all_if(condition: Value, voxels: Value) -> Value:
+    """1 i j k as they are, or none of them."""
+    return voxels.part([0, 0, 0], condition.tape.Where(condition, voxels.tape.Shape(voxels, start=1), 0), (1, 2, 3))
 
 
 def _images(tape: Tape, spec: BundleSpec, channels: Sequence[TapeVolume], masks: Sequence[TapeVolume]) -> None:

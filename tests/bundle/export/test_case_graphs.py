@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import helper, numpy_helper
 
 from hypoxnet.bundle.export.agreement import agreement
@@ -63,8 +64,14 @@ def specs(tiny_settings, make_spec, clinical_spec):
         "four channels outside of contours": make_spec(
             anywhere, outcome=OutcomeConfig(edges_months=months, hidden=4, pool="prediction")
         ),
+        "ratios": make_spec(with_channels(tiny_settings, ("T1W", "FMISO_TMR", "FAZA_SUV", "FAZA_TBR"))),
         "covariates alone": replace(clinical_spec, model=alone, settings=nothing),
     }
+
+
+def with_channels(settings, names):
+    """The same settings of other channels, the first of which is the reference."""
+    return replace(settings, channels=names, norms=tuple(map(norm_of, names)), reference=names[0])
 
 
 @pytest.mark.parametrize(
@@ -74,6 +81,7 @@ def specs(tiny_settings, make_spec, clinical_spec):
         "mirrored, odd windows",
         "covariates of every kind",
         "four channels outside of contours",
+        "ratios",
         "covariates alone",
     ],
 )
@@ -97,6 +105,43 @@ def test_made_up_cases_have_several_windows_margins_contours_and_gaps(specs):
     assert {tuple(one["presence"][0].tolist()) for one in made} == {(1.0, 1.0), (1.0, 0.0), (0.0, 1.0)}
     assert 0 < float(made[0]["tumour"].sum()) < made[0]["tumour"].numel()
     assert 0 < int(made[0]["inside"].sum()) < made[0]["inside"].numel()
+
+
+def test_ratios_are_made_in_a_made_up_case_and_read_in_another(specs):
+    graph = case_graphs(specs["ratios"])[0]
+    files = {name for name, _, _ in graph.tape.inputs if not name.endswith("_affine")}
+    assert files == {*specs["ratios"].settings.channels, "FMISO_SUV", "GTVP", "GTVN", "MUSCLE", "BLOOD", "given"}
+    given = [[name for name in ("FMISO_TMR", "FMISO_SUV", "MUSCLE") if one[name].numel()] for one in graph.trials]
+    assert given == [["FMISO_TMR"], ["FMISO_SUV", "MUSCLE"], []]
+    assert [graph.module(**one)["presence"].tolist() for one in graph.trials][:2] == [[[1.0] * 4], [[1.0] * 4]]
+
+
+@pytest.mark.parametrize("ratio", ["FMISO_TMR", "FMISO_TBR"])
+@pytest.mark.parametrize("voxels", [3, 4])
+def test_a_ratio_is_uptake_over_that_of_its_region_where_it_has_no_file(make_spec, tiny_settings, ratio, voxels):
+    graph = case_graphs(make_spec(with_channels(tiny_settings, ("FMISO_SUV", ratio))))[0]
+    region = "MUSCLE" if ratio == "FMISO_TMR" else "BLOOD"
+    inputs = {**graph.trials[1], ratio: graph.trials[0][ratio][:0, :0, :0], f"{ratio}_affine": torch.eye(4).double()}
+    suv = inputs["FMISO_SUV"]
+    drawn, nowhere = torch.zeros(suv.shape), torch.zeros(suv.shape)
+    drawn.view(-1)[100 : 100 + voxels] = 1.0
+    inputs |= {region: drawn, f"{region}_affine": inputs["FMISO_SUV_affine"]}
+    own = {ratio: suv + 1.0, f"{ratio}_affine": inputs["FMISO_SUV_affine"]}
+    for case, presence in (
+        (inputs, [1.0, 1.0]),
+        ({**inputs, **own}, [1.0, 1.0]),
+        ({**inputs, region: nowhere[:0, :0, :0]}, [1.0, 0.0]),
+        ({**inputs, "FMISO_SUV": suv[:0, :0, :0], **own}, [0.0, 1.0]),
+    ):
+        found = run(graph.tape, {name: case[name].numpy() for name, _, _ in graph.tape.inputs})
+        expected = graph.module(**case)
+        assert found["presence"].tolist() == expected["presence"].tolist() == [presence]
+        assert np.abs(found["image"] - expected["image"].numpy()).max() < 1e-5
+    # An empty region, or one without uptake, gives no ratio.
+    for case in ({**inputs, region: nowhere}, {**inputs, "FMISO_SUV": 0.0 * suv}):
+        found = run(graph.tape, {name: case[name].numpy() for name, _, _ in graph.tape.inputs})
+        assert found["presence"].tolist() == [[1.0, 0.0]]
+        assert not found["image"][0, 1].any()
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,17 +37,21 @@ def case(make_case):
 
 
 def by_script(export: Path, output: Path, record: CaseRecord) -> None:
+    """What the script makes of a case."""
+    done = run_script(export, output, {**record.channels, **record.masks, **record.covariates})
+    assert done.returncode == 0, done.stderr
+
+
+def run_script(export: Path, output: Path, given: Mapping[str, object]) -> subprocess.CompletedProcess[str]:
     """Run the script where none of the big packages can be imported."""
-    given = {**record.channels, **record.masks, **record.covariates}
     arguments = [str(SCRIPT), str(export), str(output), *(f"{name}={value}" for name, value in given.items())]
     block = f"import sys, runpy; sys.modules.update(dict.fromkeys({BLOCKED})); sys.argv = {arguments}"
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", f"{block}; runpy.run_path(sys.argv[0], run_name='__main__')"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
 
 
 def assert_same(model: tuple[Predictor, Path], record: CaseRecord, output: Path) -> None:
@@ -129,6 +134,14 @@ def test_a_tumour_larger_than_a_window_on_an_oblique_anisotropic_grid(model, cas
         nib.save(nib.Nifti1Image(array, OBLIQUE), path)
     record = replace(case, channels={**case.channels, "FMISO_SUV": pet}, masks={"GTVP": large, "GTVN": node})
     assert_same(model, record, tmp_path / "out")
+
+
+def test_names_that_the_model_does_not_know_are_refused(model, case, tmp_path):
+    done = run_script(model[1], tmp_path / "out", {"FMSIO_SUV": case.channels["FMISO_SUV"], "aeg": 66.0})
+    reads = "FMISO_SUV, T1W, GTVP, GTVN, age, gtv_ml, subsite"
+    assert done.stderr == f"the model does not read FMSIO_SUV, aeg, but {reads}\n"
+    assert done.returncode == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_contours_on_two_grids(model, case, tmp_path):
