@@ -17,6 +17,7 @@ from typing import Any
 
 from hypoxnet.bundle.export.description import BLENDING_SIGMA
 from hypoxnet.bundle.schema import BundleSpec
+from hypoxnet.geometry import SAME_GRID_VOXELS
 from hypoxnet.quantities import Modality, quantity
 from hypoxnet.transforms.settings import ChannelNorm
 
@@ -47,7 +48,15 @@ def constants(spec: BundleSpec) -> dict[str, Any]:
             "ensure_channel_first": True,
             "image_only": True,
         },
-        "take": "$lambda x: @load(x) if isinstance(x, str) else x[None] if x.ndim == 3 else x",
+        # As `geometry.without_shear`. A header's float32 is off right angles by some 1e-8: enough for `Spacingd` to lay
+        # its grid round the middle of the image and not from its first voxel.
+        "orthogonal": "$lambda axes: (lambda left, _, right: np.matmul(left, right))(*np.linalg.svd(axes))",
+        "right_angles": "$lambda affine: (lambda axes, mm: np.hstack("
+        "[np.pad(@orthogonal(axes / mm) * mm, ((0, 1), (0, 0))), affine[:, 3:]]))"
+        "(affine[:3, :3], np.linalg.norm(affine[:3, :3], axis=0))",
+        "without_shear": "$lambda x: monai.data.MetaTensor("
+        "x, meta={**x.meta, 'affine': @right_angles(x.affine.numpy())})",
+        "take": "$lambda x: @without_shear(@load(x) if isinstance(x, str) else x[None] if x.ndim == 3 else x)",
         "name_of": "$lambda x: x if isinstance(x, str) else str(x.meta.get('filename_or_obj', 'case'))",
         "grid": "$lambda image, name: monai.data.MetaTensor("
         "torch.zeros(1, *[int(n) for n in image.meta[name + '_shape']]), "
@@ -60,7 +69,11 @@ def constants(spec: BundleSpec) -> dict[str, Any]:
             "padding_mode": "zeros",
             "align_corners": False,
         },
-        "same_grid": "$lambda a, b: a.shape == b.shape and bool((a.affine - b.affine).abs().max() < 1e-3)",
+        # As `Grid.same_as`.
+        "corners": "$lambda x: np.matmul(x.affine.numpy()[:3], "
+        "np.array([*itertools.product(*([0, n - 1] for n in x.shape[1:]), [1])]).T)",
+        "same_grid": "$lambda a, b: a.shape == b.shape and bool(np.abs(@corners(a) - @corners(b)).max() "
+        f"<= {SAME_GRID_VOXELS} * np.linalg.norm(a.affine.numpy()[:3, :3], axis=0).min())",
         "masks_of": "$lambda d: [d[name] for name in @tumour_masks if name in d]",
         "span": "$lambda first, last, n, size: (lambda extent: (lambda begin: slice(begin, begin + extent))"
         "(min(max(0, (first + last - extent) // 2), n - extent)))"
@@ -323,6 +336,7 @@ def imports() -> Mapping[str, Any]:
     return {
         "imports": [
             "$import functools",
+            "$import itertools",
             "$import json",
             "$import numpy as np",
             "$import torch",

@@ -15,6 +15,7 @@ import pytest
 import torch
 from jsonschema import ValidationError, validate
 from monai.bundle import ConfigParser
+from scipy.spatial.transform import Rotation
 
 from hypoxnet.bundle.export import monai_bundle
 from hypoxnet.bundle.export.folder import read_export
@@ -30,6 +31,7 @@ from hypoxnet.bundle.export.monai_bundle import (
 from hypoxnet.bundle.metadata import check_metadata
 from hypoxnet.cases import CaseRecord
 from hypoxnet.errors import BundleError
+from hypoxnet.geometry import shear_degrees
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import Predictor, load_predictor
 from hypoxnet.jobs.export import verify_export
@@ -152,6 +154,33 @@ def test_oblique_grids_and_two_contours_on_different_ones(exported, make_case, t
     nib.save(nib.Nifti1Image(rng.gamma(2.0, 0.6, (26, 24, 20)).astype(np.float32), TURNED), pet)
     nib.save(nib.Nifti1Image(node, TURNED), contour)
     record = replace(record, channels={**record.channels, "FMISO_SUV": pet}, masks={**record.masks, "GTVN": contour})
+    assert_same(predictor, folder, record, tmp_path / "out")
+
+
+def test_a_header_that_rounds_the_right_angles_of_an_oblique_grid_does_not_move_the_working_grid(
+    exported, make_case, tmp_path
+):
+    predictor, folder = exported()
+    record, pet = make_case(), tmp_path / "turned.nii.gz"
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = 3.0 * Rotation.from_euler("xyz", (1.5, -4.0, 0.5), degrees=True).as_matrix(), -30.0
+    voxels = np.random.default_rng(7).gamma(2.0, 0.6, (23, 23, 23)).astype(np.float32)
+    nib.save(nib.Nifti1Image(voxels, affine), pet)
+    assert 0 < shear_degrees(nib.load(pet).affine) < 1e-5
+    assert_same(predictor, folder, replace(record, channels={"FMISO_SUV": pet}), tmp_path / "out")
+
+
+def test_contours_that_lie_a_fraction_of_a_voxel_apart_are_joined_on_their_own_grid(exported, make_case, tmp_path):
+    predictor, folder = exported()
+    record, moved, turned = make_case(), tmp_path / "node.nii.gz", tmp_path / "turned.nii.gz"
+    first = nib.load(record.masks["GTVP"])
+    node, affine = np.zeros(first.shape, np.uint8), first.affine.copy()
+    node[13:17, 10:14, 8:12] = 1
+    affine[:3, 3] += (0.15, -0.15, 0.15)
+    nib.save(nib.Nifti1Image(node, affine), moved)
+    pet = np.random.default_rng(7).gamma(2.0, 0.6, (26, 24, 20)).astype(np.float32)
+    nib.save(nib.Nifti1Image(pet, TURNED), turned)
+    record = replace(record, channels={"FMISO_SUV": turned}, masks={**record.masks, "GTVN": moved})
     assert_same(predictor, folder, record, tmp_path / "out")
 
 
