@@ -16,15 +16,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hypoxnet.bundle.export.description import BLENDING_SIGMA
+from hypoxnet.bundle.export.prepare_graph import files_of_case
 from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.geometry import SAME_GRID_VOXELS
+from hypoxnet.maps.reference_region import RATIO_REGIONS, ratio_made_of
 from hypoxnet.quantities import Modality, quantity
 from hypoxnet.transforms.settings import ChannelNorm
 
 Step = dict[str, Any]
 
-# Ratio to a reference region by the end of a channel's name: mask, and statistic by numpy's name.
-RATIOS = {"_TMR": ("MUSCLE", "median"), "_TBR": ("BLOOD", "mean")}
 # A voxel belongs to a resampled mask when at least half of it does.
 HALF = 0.5
 # Voxels of context round a tumour, as a share of the window; as in `inference.windows`.
@@ -41,7 +41,7 @@ def constants(spec: BundleSpec) -> dict[str, Any]:
         "spacing_mm": list(settings.spacing_mm),
         "window": list(settings.window),
         "regions": list(settings.region_names),
-        "files": ["reference", *_to_load(settings.channels), *settings.tumour, *_ratio_masks(settings.channels)],
+        "files": ["reference", *files_of_case(spec)],
         "load": {
             "_target_": "LoadImage",
             "reader": "NibabelReader",
@@ -221,20 +221,6 @@ def _loading() -> Step:
     return _each("every file that is there", "{**d, **{k: @take(d[k]) for k in @files if k in d}}")
 
 
-def _to_load(channels: Sequence[str]) -> list[str]:
-    """Channels, and the uptake that a ratio of them is made of."""
-    uptakes = [_uptake(name) for name in channels if name.endswith(tuple(RATIOS))]
-    return list(dict.fromkeys([*channels, *uptakes]))
-
-
-def _uptake(ratio: str) -> str:
-    return f"{ratio.rpartition('_')[0]}_SUV"
-
-
-def _ratio_masks(channels: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(mask for end, (mask, _) in RATIOS.items() if any(c.endswith(end) for c in channels)))
-
-
 def _maps_without_value(channels: Sequence[str]) -> list[Step]:
     maps = [name for name in channels if quantity(name).modality is Modality.MAP]
     if not maps:
@@ -253,13 +239,15 @@ def _ratios(channels: Sequence[str]) -> list[Step]:
     """A ratio without a file is made of uptake and reference region, where both are there."""
     steps = []
     for name in channels:
-        for ending, (mask, statistic) in RATIOS.items():
-            if name.endswith(ending):
-                suv = _uptake(name)
-                value = f"np.{statistic}(d['{suv}'].numpy()[@match(d['{mask}'], d['{suv}']).numpy() >= {HALF}])"
-                made = f"{{**d, '{name}': d['{suv}'] / float({value})}}"
-                wanted = f"'{name}' not in d and '{suv}' in d and '{mask}' in d"
-                steps.append(_each(f"{name}: uptake over that of {mask}", f"{made} if {wanted} else d"))
+        parts = ratio_made_of(name)
+        if parts:
+            suv, mask = parts
+            statistic = RATIO_REGIONS[name.rpartition("_")[2]][1]
+            inside = f"d['{suv}'].numpy()[@match(d['{mask}'], d['{suv}']).numpy() >= {HALF}]"
+            # Of a region that is empty or without uptake no ratio is made.
+            over = f"(lambda v: {{**d, '{name}': d['{suv}'] / v}} if v > 0 else d)(float(np.{statistic}({inside})))"
+            wanted = f"'{name}' not in d and '{suv}' in d and '{mask}' in d"
+            steps.append(_each(f"{name}: uptake over that of {mask}", f"{over} if {wanted} else d"))
     return steps
 
 

@@ -203,6 +203,12 @@ def test_a_ratio_is_made_of_uptake_and_muscle(exported, tiny_settings, make_spec
     theirs = replace(record, channels=channels, masks={**record.masks, "MUSCLE": region})
     probability, _ = by_monai(folder, paths_of(theirs), tmp_path / "out")
     assert np.abs(probability - ours.probability["hsv"]).max() < 1e-5
+    nib.save(nib.Nifti1Image(np.zeros_like(muscle), suv.affine), region)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of NumPy's median of nothing
+        probability, _ = by_monai(folder, paths_of(theirs), tmp_path / "out")
+    without = predictor.predict(replace(record, channels=channels))
+    assert np.abs(probability - without.probability["hsv"]).max() < 1e-5
 
 
 def test_outside_of_contours_and_two_regions(exported, tiny_settings, make_spec, make_case, tmp_path):
