@@ -3,8 +3,9 @@
     foreign_expected.py BUNDLE MANIFEST FOLDER
 
 Writes `trials.npz`, inputs and outputs of the bundle's graphs and of its encoder, `trials_bfloat16.npz` and
-`trials_int8.npz`, the same of the graphs with rounded weights, and `cases.json`, the manifest as MONAI reads it. Runs
-where HypoxNet is installed; `foreign_check.py` reads them where it is not.
+`trials_int8.npz`, the same of the graphs with rounded weights, and `cases.json`, the manifest as MONAI reads it;
+`without_reference.json` and `without_reference.csv` are the same cases without the reference channel, where the grid of
+another channel is the reference grid. Runs where HypoxNet is installed; `foreign_check.py` reads them where it is not.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from hypoxnet.bundle.export.agreement import trials
@@ -39,6 +41,10 @@ def main(bundle: Path, manifest: Path, folder: Path) -> None:
     spec, models = predictor.spec, predictor.models
     records = read_manifest(manifest)[:MOST_CASES]
     write_cases(records, folder / "cases.json")
+    table = pd.read_csv(manifest, dtype=str)
+    table[spec.settings.reference] = ""
+    table.to_csv(folder / "without_reference.csv", index=False)
+    write_cases(read_manifest(folder / "without_reference.csv")[:MOST_CASES], folder / "without_reference.json")
     encoder = encoder_graph(spec, encoder_of(models[0]))
     write_trials(spec, (*ONNX.graphs(spec, models), encoder), folder / "trials.npz")
     for precision in (BFLOAT16, INT8):
