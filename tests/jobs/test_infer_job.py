@@ -72,6 +72,21 @@ def test_predictions_inside_the_bundle_are_refused(config):
         run_inference_job(config)
 
 
+@pytest.mark.parametrize("place", ["", "cases", "fold_1/cases"])
+def test_the_folder_of_a_training_run_is_refused_and_left_as_it_is(config, tmp_path, place):
+    run = tmp_path / "run"
+    for name in ("config.yaml", "provenance.json", f"{place}/predictions.csv"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("of the run")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    config.output = str(run / place)
+    with pytest.raises(ConfigError, match=f"belongs to the training run {run}, whose predictions and logs would be"):
+        run_inference_job(config)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    config.output = str(run / "applied")
+    assert run_inference_job(config) == 0
+
+
 def test_a_faulty_manifest_leaves_no_output(config):
     Path(config.manifest).write_text("case_id,FMSIO_SUV\nP1,a.nii\n")
     with pytest.raises(ManifestError, match="did you mean FMISO_SUV"):
