@@ -51,7 +51,7 @@ from hypoxnet.transforms.prepare import PreparedCase, prepare
 log = logging.getLogger(__name__)
 
 # Raise it when the same bundle and files would give other numbers: finished cases are then predicted again.
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +143,8 @@ class Predictor:
             Probabilities and masks on the case's own reference grid, incidences, read-outs for its JSON.
 
         Raises:
-            CaseError: A file is damaged, channels do not overlap, none of the network's channels is present, or the
-                device has too little memory.
+            CaseError: A file is damaged, the tumour's contour is empty, channels do not overlap, none of the network's
+                channels is present, or the device has too little memory.
             GeometryError: An affine is unusable.
         """
         return self.predict_ready(self.prepare(record))

@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from hypoxnet.errors import ConfigError, ManifestError
@@ -48,6 +50,17 @@ def test_a_failed_case_ends_the_job_with_2_after_the_others(config, tmp_path):
     assert run_inference_job(config) == 2
     assert (Path(config.output) / "P001" / "P001.json").is_file()
     assert "1 of 2 cases failed" in (Path(config.output) / "run.log").read_text()
+
+
+def test_an_empty_contour_fails_its_case_and_the_others_are_done(config, tmp_path):
+    contour = tmp_path / "images" / "P000" / "gtvp.nii.gz"
+    image = nib.load(contour)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), contour)
+    assert run_inference_job(config) == 2
+    empty, other = csv.DictReader((Path(config.output) / "predictions.csv").read_text().splitlines())
+    assert empty["reason"] == f"P000: GTVP: {contour} is empty (0 voxels of 13824); draw it, or leave the cell empty"
+    assert empty["risk"] == ""
+    assert other["status"] == "ok"
 
 
 @pytest.mark.parametrize(
