@@ -328,7 +328,7 @@ class Predictor:
             raise CaseError(
                 f"{record.key}: the network reads {', '.join(settings.channels)}, the manifest (line {record.line}) "
                 f"has {', '.join(record.channels) or 'no channel'}; give at least one of them"
-                f"{next(filter(None, map(ratio_hint, settings.channels)), '')}"
+                f"{next(filter(None, (_why_not(name, record) for name in settings.channels)), '')}"
             )
         return replace(
             record,
@@ -361,6 +361,13 @@ class Predictor:
             "measured": list(needed.measured),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _why_not(name: str, record: CaseRecord) -> str:
+    """Why a case has no ratio of uptake, to end a message with; empty for what is no ratio."""
+    if name in record.not_made:
+        return f"; {record.not_made[name].removeprefix(f'{record.key}: ')}"
+    return ratio_hint(name, record.channels, record.masks)
 
 
 def load_predictor(bundle: Path, config: InferenceConfig) -> Predictor:

@@ -234,8 +234,8 @@ def job_paths(config: InferJobConfig) -> tuple[Path, Path]:
     run = run_of(output)
     if run is not None:
         raise ConfigError(
-            f"output={output} belongs to the training run {run.path}, whose predictions and logs would be overwritten; give "
-            "another folder, for example output=predictions"
+            f"output={output} belongs to the training run {run.path}, whose predictions and logs would be overwritten; "
+            "give another folder, for example output=predictions"
         )
     ours = (output / TABLE, output / "run.log", output / SHARDS, output / ITEM)
     if output.is_dir() and any(output.iterdir()) and not any(path.exists() for path in ours):
