@@ -155,7 +155,11 @@ def describe(
         "regions": {name: _region(native, name, tumour_ml=tumour_ml, voxel_ml=voxel_ml) for name in native.mask},
         "risk": _risk(spec, case, risk),
         "repairs": list(case.sample.repairs),
-        "notes": [*_notes(settings, native), *covariate_notes(record, settings)],
+        "notes": [
+            *_notes(settings, native),
+            *(not_known(record, settings) if risk.incidence else []),
+            *covariate_notes(record, settings),
+        ],
     }
 
 
@@ -165,6 +169,16 @@ def known_and_missing(record: CaseRecord, settings: PrepareSettings) -> dict[str
         "known": [name for name in settings.covariates if name in record.covariates],
         "missing": [name for name in settings.covariates if name not in record.covariates],
     }
+
+
+def not_known(record: CaseRecord, settings: PrepareSettings) -> list[str]:
+    """That covariates of a risk are missing, and what stands for them."""
+    missing = known_and_missing(record, settings)["missing"]
+    taken = {
+        "conditional": ", taken as what is to be expected from the known ones",
+        "mean": ", taken as the mean of the training patients",
+    }.get(settings.missing, "")
+    return [f"not known{taken}: {', '.join(missing)}"] if missing else []
 
 
 def not_read(record: CaseRecord, settings: PrepareSettings) -> list[str]:
