@@ -19,10 +19,8 @@ from hypoxnet.data.manifest import line_of, parse_manifest, rows_without_images
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.geometry import Grid
 from hypoxnet.images import read_channel, read_grid, read_mask, read_series_grid
-from hypoxnet.transforms.plausible import implausible
+from hypoxnet.transforms.plausible import MAY_BE_EMPTY, empty, implausible
 
-# A mask without a voxel says "nothing there"; for these that can be true.
-MAY_BE_EMPTY = {"HYPOXIA", "GTVN"}
 CHUNK = 64
 
 Progress = Callable[[int, int], None]
@@ -161,13 +159,10 @@ def inspect_case(record: CaseRecord, *, headers_only: bool = False) -> CaseRepor
             if name in record.masks:
                 mask = read_mask(path, case=case)
                 volumes_ml[name] = float(mask.array.sum()) * mask.grid.voxel_ml
-                if volumes_ml[name] == 0 and name not in MAY_BE_EMPTY:
-                    faults.append(
-                        f"{case}: {path} is empty (0 voxels of {mask.array.size}); draw it, or leave the cell empty"
-                    )
+                wrong = "" if name in MAY_BE_EMPTY else empty(mask.array)
             else:
                 wrong = implausible(read_channel(path, name, case=case).array, name)
-                faults += [f"{case}: {path} {wrong}"] if wrong else []
+            faults += [f"{case}: {path} {wrong}"] if wrong else []
         except HypoxNetError as error:
             faults.append(str(error))
     faults += _raw_faults(record, begin)

@@ -64,6 +64,16 @@ def is_measurable(name: str) -> bool:
     return name in READ_OUTS or name in VOLUMES
 
 
+def channel_of(name: str) -> str:
+    """The channel that a read-out is measured in; empty for a volume, which needs the contour only.
+
+    Example:
+        >>> channel_of("FMISO_TMRMAX"), channel_of("gtv_ml")
+        ('FMISO_SUV', '')
+    """
+    return f"{name.split('_')[0]}_SUV" if name in READ_OUTS else ""
+
+
 def files_of(name: str, record: CaseRecord, tumour: Sequence[str]) -> dict[str, Path] | None:
     """The files that a read-out of a case is measured of; None when one that it needs is absent."""
     contours = {mask: record.masks[mask] for mask in tumour if mask in record.masks}
@@ -73,7 +83,7 @@ def files_of(name: str, record: CaseRecord, tumour: Sequence[str]) -> dict[str, 
         return None
     if name in VOLUMES:
         return contours
-    channel, reference = f"{name.split('_')[0]}_SUV", _reference(name)
+    channel, reference = channel_of(name), _reference(name)
     if channel not in record.channels or (reference and reference[0] not in record.masks):
         return None
     files = {**contours, channel: record.channels[channel]}

@@ -71,12 +71,13 @@ def plan_settings(
 
 def _channels(records: Sequence[CaseRecord], data: DataConfig) -> tuple[str, ...]:
     found = {name for record in records for name in record.channels}
+    masks = {name for record in records for name in record.masks}
     for name in data.channels:
         quantity(name)
         if name not in found:
             raise ConfigError(
                 f"data.channels names {name}, no training case has it (they have {', '.join(sorted(found))})"
-                f"{ratio_hint(name) or suggestion(name, found)}"
+                f"{ratio_hint(name, found, masks) or suggestion(name, found)}"
             )
     if not found:
         raise ConfigError(

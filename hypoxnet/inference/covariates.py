@@ -14,7 +14,14 @@ from torch import Tensor
 
 from hypoxnet.bundle.schema import INTENDED_USE, BundleSpec
 from hypoxnet.cases import CaseRecord, Prediction
-from hypoxnet.inference.read_outs import Risk, covariate_notes, known_and_missing, report_months, risk_table
+from hypoxnet.inference.read_outs import (
+    Risk,
+    covariate_notes,
+    known_and_missing,
+    not_known,
+    report_months,
+    risk_table,
+)
 from hypoxnet.models.heads import OutcomeHead
 from hypoxnet.models.joint import HypoxNet
 from hypoxnet.survival.uncertainty import incidence_spread, pooled_spread
@@ -112,17 +119,8 @@ def _describe(models: Sequence[HypoxNet], spec: BundleSpec, record: CaseRecord, 
         "bundle": {"name": spec.name, "version": spec.version, "digest": spec.digest, "members": spec.members},
         "covariates": known_and_missing(record, spec.settings),
         "risk": {**risk_table(spec, risk), "contributions": contributions(models, spec, record)},
-        "notes": [*_not_known(record, spec), *covariate_notes(record, spec.settings)],
+        "notes": [*not_known(record, spec.settings), *covariate_notes(record, spec.settings)],
     }
-
-
-def _not_known(record: CaseRecord, spec: BundleSpec) -> list[str]:
-    missing = known_and_missing(record, spec.settings)["missing"]
-    taken = {
-        "conditional": ", taken as what is to be expected from the known ones",
-        "mean": ", taken as the mean of the training patients",
-    }.get(spec.settings.missing, "")
-    return [f"not known{taken}: {', '.join(missing)}"] if missing else []
 
 
 def needed_alone(record: CaseRecord, spec: BundleSpec) -> CaseRecord:

@@ -30,7 +30,15 @@ from hypoxnet.inference.batching import measured_batch, memory_of, most_on, thre
 from hypoxnet.inference.config import BFLOAT16, InferenceConfig
 from hypoxnet.inference.covariates import cohort_incidence, needed_alone, predict_alone
 from hypoxnet.inference.device import cases_ahead_on, choose_device
-from hypoxnet.inference.read_outs import Risk, describe, native_values, on_reference_grid, report_months
+from hypoxnet.inference.read_outs import (
+    Risk,
+    describe,
+    native_values,
+    not_read,
+    not_read_notes,
+    on_reference_grid,
+    report_months,
+)
 from hypoxnet.inference.spread import Members, Passes, no_spread
 from hypoxnet.inference.unlike import unlike_training
 from hypoxnet.inference.windows import (
@@ -51,7 +59,7 @@ from hypoxnet.transforms.prepare import PreparedCase, prepare
 log = logging.getLogger(__name__)
 
 # Raise it when the same bundle and files would give other numbers: finished cases are then predicted again.
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +69,12 @@ class Ready:
     Args:
         record: The part of it that prediction reads.
         case: On the working grid; None for a model of covariates alone, which reads no file.
+        not_read: Channels of the case that prediction does not read.
     """
 
     record: CaseRecord
     case: PreparedCase | None
+    not_read: tuple[str, ...] = ()
 
 
 class Predictor:
@@ -143,8 +153,8 @@ class Predictor:
             Probabilities and masks on the case's own reference grid, incidences, read-outs for its JSON.
 
         Raises:
-            CaseError: A file is damaged, channels do not overlap, none of the network's channels is present, or the
-                device has too little memory.
+            CaseError: A file is damaged, the tumour's contour is empty, channels do not overlap, none of the network's
+                channels is present, or the device has too little memory.
             GeometryError: An affine is unusable.
         """
         return self.predict_ready(self.prepare(record))
@@ -155,9 +165,11 @@ class Predictor:
         Raises:
             CaseError, GeometryError: As `predict`.
         """
-        record = self.needed(record)
+        needed = self.needed(record)
+        if self.alone:
+            return Ready(needed, None)
         with one_thread():
-            return Ready(record, None if self.alone else prepare(record, self.spec.settings))
+            return Ready(needed, prepare(needed, self.spec.settings), self._not_read(record))
 
     def predict_ready(self, ready: Ready) -> Prediction:
         """Predict a prepared case; with half as many windows at once when the device has too little memory.
@@ -171,7 +183,7 @@ class Predictor:
         at_first = self.windows_per_batch
         while True:
             try:
-                return self._predict(record, case, self._explain(case))
+                return self._predict(ready, case, self._explain(case))
             except torch.OutOfMemoryError as error:
                 if self.windows_per_batch in (None, 1):
                     self.windows_per_batch = at_first  # one huge case must not slow the others
@@ -204,7 +216,8 @@ class Predictor:
         return explain_case(self, case, method=self.explain_by)
 
     @torch.inference_mode()
-    def _predict(self, record: CaseRecord, case: PreparedCase, explanation: Explanation | None) -> Prediction:
+    def _predict(self, ready: Ready, case: PreparedCase, explanation: Explanation | None) -> Prediction:
+        record = ready.record
         members = self._members(case)
         applied = self.apply(case.sample, members)
         native = on_reference_grid(
@@ -212,7 +225,7 @@ class Predictor:
         )
         risk = Risk.of(self.spec, applied.incidence)
         said = describe(self.spec, record, case=case, native=native, risk=risk, choices=self.choices)
-        said |= self._doubts(case, applied, members, said["notes"])
+        said |= self._doubts(case, applied, members, [*said["notes"], *not_read_notes(ready.not_read)])
         if self.bfloat16:
             said["choices"] |= {"precision": BFLOAT16}
         return Prediction(
@@ -328,7 +341,7 @@ class Predictor:
             raise CaseError(
                 f"{record.key}: the network reads {', '.join(settings.channels)}, the manifest (line {record.line}) "
                 f"has {', '.join(record.channels) or 'no channel'}; give at least one of them"
-                f"{next(filter(None, map(ratio_hint, settings.channels)), '')}"
+                f"{next(filter(None, (_why_not(name, record) for name in settings.channels)), '')}"
             )
         return replace(
             record,
@@ -338,6 +351,9 @@ class Predictor:
             outcome=None,
         )
 
+    def _not_read(self, record: CaseRecord) -> tuple[str, ...]:
+        return () if self.alone else tuple(not_read(record, self.spec.settings))
+
     def made_by(self) -> dict[str, Any]:
         """What makes a prediction, apart from the case."""
         made_by = {"version": VERSION, "bundle": self.spec.digest, "choices": asdict(self.choices)}
@@ -346,7 +362,7 @@ class Predictor:
         return made_by if self.explain_by is None else {**made_by, "explain_by": self.explain_by}
 
     def digest(self, record: CaseRecord) -> str:
-        """A name for everything a prediction depends on: bundle, choices, content of the case's files, covariates.
+        """A name for everything a prediction and its notes depend on: bundle, choices, content of files, covariates.
 
         Raises:
             CaseError: None of the network's channels is present.
@@ -359,8 +375,16 @@ class Predictor:
             "files": {name: sha256_of(path) for name, path in sorted({**needed.channels, **needed.masks}.items())},
             "covariates": dict(sorted(needed.covariates.items())),
             "measured": list(needed.measured),
+            "not_read": list(self._not_read(record)),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _why_not(name: str, record: CaseRecord) -> str:
+    """Why a case has no ratio of uptake, to end a message with; empty for what is no ratio."""
+    if name in record.not_made:
+        return f"; {record.not_made[name].removeprefix(f'{record.key}: ')}"
+    return ratio_hint(name, record.channels, record.masks)
 
 
 def load_predictor(bundle: Path, config: InferenceConfig) -> Predictor:

@@ -6,7 +6,7 @@ Axis legend: K regions, D H W voxels of the working grid, i j k voxels of the pa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,11 +17,14 @@ from torch import Tensor
 
 from hypoxnet.bundle.schema import INTENDED_USE, BundleSpec, InferenceDefaults
 from hypoxnet.cases import CaseRecord
+from hypoxnet.data.measured import channel_of
 from hypoxnet.geometry import Grid
 from hypoxnet.images import read_mask
 from hypoxnet.inference.native import bounding_box, onto_reference
 from hypoxnet.inference.windows import Box
-from hypoxnet.quantities import covariate
+from hypoxnet.maps.reference_region import ratio_made_of
+from hypoxnet.maps.registry import KINDS
+from hypoxnet.quantities import Modality, covariate, quantity
 from hypoxnet.transforms.covariates import extrapolations
 from hypoxnet.transforms.prepare import PreparedCase, onto, union
 from hypoxnet.transforms.settings import PrepareSettings
@@ -152,7 +155,11 @@ def describe(
         "regions": {name: _region(native, name, tumour_ml=tumour_ml, voxel_ml=voxel_ml) for name in native.mask},
         "risk": _risk(spec, case, risk),
         "repairs": list(case.sample.repairs),
-        "notes": [*_notes(settings, native), *covariate_notes(record, settings)],
+        "notes": [
+            *_notes(settings, native),
+            *(not_known(record, settings) if risk.incidence else []),
+            *covariate_notes(record, settings),
+        ],
     }
 
 
@@ -162,6 +169,41 @@ def known_and_missing(record: CaseRecord, settings: PrepareSettings) -> dict[str
         "known": [name for name in settings.covariates if name in record.covariates],
         "missing": [name for name in settings.covariates if name not in record.covariates],
     }
+
+
+def not_known(record: CaseRecord, settings: PrepareSettings) -> list[str]:
+    """That covariates of a risk are missing, and what stands for them."""
+    missing = known_and_missing(record, settings)["missing"]
+    taken = {
+        "conditional": ", taken as what is to be expected from the known ones",
+        "mean": ", taken as the mean of the training patients",
+    }.get(settings.missing, "")
+    return [f"not known{taken}: {', '.join(missing)}"] if missing else []
+
+
+def not_read(record: CaseRecord, settings: PrepareSettings) -> list[str]:
+    """PET, MR and maps of a case that nothing is predicted of; CT is not named, it lies beside every PET.
+
+    What a ratio, a map of a raw series or a measured covariate is made of counts as read.
+    """
+    ratios = {parts[0] for name in settings.channels if (parts := ratio_made_of(name))}
+    of_maps = {extra.column for kind in KINDS.values() if kind.raw_column in record.raw for extra in kind.extras}
+    read = {*settings.channels, *map(channel_of, settings.covariates), *ratios, *of_maps}
+    return [name for name in record.channels if name not in read and quantity(name).modality is not Modality.CT]
+
+
+def not_read_notes(names: Sequence[str]) -> list[str]:
+    """That channels are given and not read.
+
+    Example:
+        >>> not_read_notes(["FAZA_SUV"]), not_read_notes(["T1W", "ADC"]), not_read_notes([])
+        (['FAZA_SUV is given and not read by this bundle'], ['T1W and ADC are given and not read by this bundle'], [])
+    """
+    return (
+        [f"{' and '.join(names)} {'are' if len(names) > 1 else 'is'} given and not read by this bundle"]
+        if names
+        else []
+    )
 
 
 def covariate_notes(record: CaseRecord, settings: PrepareSettings) -> list[str]:

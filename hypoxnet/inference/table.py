@@ -13,7 +13,7 @@ from hypoxnet.bundle.schema import BundleSpec
 from hypoxnet.cases import END_POINTS, CaseRecord
 from hypoxnet.errors import HypoxNetError
 from hypoxnet.files import write_text
-from hypoxnet.maps.reference_region import ratio_made_of
+from hypoxnet.maps.reference_region import lacking_for_ratio, ratio_made_of
 
 # Short names of the first and the second cause of any end point.
 SHORT = {cause: short for causes in END_POINTS.values() for cause, short in zip(causes, ("risk", "death"), strict=True)}
@@ -85,7 +85,7 @@ def _absent(name: str, record: CaseRecord) -> str:
     if parts is None:
         return f"{name} absent"
     suv, mask = parts
-    lacking = [*([suv] if suv not in record.channels else []), *([mask] if mask not in record.masks else [])]
+    lacking = lacking_for_ratio(name, record.channels, record.masks)
     why = f"the case has no {' and no '.join(lacking)}" if lacking else "run.log says why that failed"
     return f"{name} absent (it is made of {suv} where the mask {mask} is given, and {why})"
 

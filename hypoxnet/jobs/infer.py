@@ -26,7 +26,7 @@ from hypoxnet.inference.tally import TABLE, InferenceRun
 from hypoxnet.jobs.config import InferJobConfig
 from hypoxnet.jobs.infer_worker import BundleWork, completion
 from hypoxnet.jobs.results_folder import ITEM
-from hypoxnet.jobs.run_folder import log_to
+from hypoxnet.jobs.run_folder import log_to, run_of
 
 log = logging.getLogger(__name__)
 
@@ -231,6 +231,12 @@ def job_paths(config: InferJobConfig) -> tuple[Path, Path]:
         raise ConfigError(f"folder={cohort} does not exist; give the folder of the DICOM files")
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output={output} is a file; give a folder")
+    run = run_of(output)
+    if run is not None:
+        raise ConfigError(
+            f"output={output} belongs to the training run {run.path}, whose predictions and logs would be overwritten; "
+            "give another folder, for example output=predictions"
+        )
     ours = (output / TABLE, output / "run.log", output / SHARDS, output / ITEM)
     if output.is_dir() and any(output.iterdir()) and not any(path.exists() for path in ours):
         raise ConfigError(f"output={output} is not empty and holds no predictions (no {TABLE}); choose another folder")

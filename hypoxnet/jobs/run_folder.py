@@ -24,6 +24,8 @@ from hypoxnet.jobs.config import TrainJobConfig
 # Settings that may differ when a run is continued: they change no number that was already written.
 FREE_TO_CHANGE = ("output", "data.cache", "data.workers", "data.in_memory", "tracking.", "inference.device")
 
+CASES, FOLD = "cases", "fold_"
+
 PACKAGES = ("hypoxnet", "torch", "monai", "lightning", "numpy", "nibabel", "lifelines")
 
 
@@ -60,7 +62,7 @@ class RunFolder:
     @property
     def cases(self) -> Path:
         """Predictions for the withheld patients, one folder each."""
-        return self.path / "cases"
+        return self.path / CASES
 
     @property
     def predictions(self) -> Path:
@@ -74,7 +76,18 @@ class RunFolder:
 
     def part(self, fold: int | None) -> RunFolder:
         """The folder of one fold in cross-validation; the run folder itself for a single split."""
-        return self if fold is None else RunFolder(self.path / f"fold_{fold}")
+        return self if fold is None else RunFolder(self.path / f"{FOLD}{fold}")
+
+
+def run_of(folder: Path) -> RunFolder | None:
+    """The training run that a folder is, or whose `cases` it is, of the whole run or of a fold; None for any other."""
+    folder = folder.resolve()
+    possible = [folder]
+    if folder.name == CASES:
+        above = folder.parent
+        possible = [folder, above, *([above.parent] if above.name.startswith(FOLD) else [])]
+    runs = map(RunFolder, possible)
+    return next((run for run in runs if run.config.is_file() and run.provenance.is_file()), None)
 
 
 def open_run(config: TrainJobConfig, manifest: Path) -> RunFolder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,15 +60,42 @@ def ratio_files(channels: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ..
     return tuple(uptakes), tuple(dict.fromkeys(mask for _, mask in made_of))
 
 
-def ratio_hint(name: str) -> str:
-    """What a ratio that is not there would be made of, to end a message with; empty for what is no ratio.
+def lacking_for_ratio(name: str, channels: Container[str], masks: Container[str]) -> list[str]:
+    """Of the channel and the mask that a ratio is made of those that are not there; empty for what is no ratio.
 
     Example:
-        >>> ratio_hint("FMISO_TMR")
-        '; FMISO_TMR is made of FMISO_SUV where the mask MUSCLE is given: contour it'
+        >>> lacking_for_ratio("FMISO_TMR", ["FAZA_SUV"], ["MUSCLE"])
+        ['FMISO_SUV']
     """
     parts = ratio_made_of(name)
-    return f"; {name} is made of {parts[0]} where the mask {parts[1]} is given: contour it" if parts else ""
+    if parts is None:
+        return []
+    suv, mask = parts
+    return [*([suv] if suv not in channels else []), *([mask] if mask not in masks else [])]
+
+
+def ratio_hint(name: str, channels: Container[str], masks: Container[str]) -> str:
+    """What a ratio that is not there lacks, to end a message with; empty for what is no ratio.
+
+    Args:
+        name: Channel.
+        channels: Those that are there.
+        masks: Likewise.
+
+    Example:
+        >>> ratio_hint("FMISO_TMR", ["FMISO_SUV"], [])
+        '; FMISO_TMR is made of FMISO_SUV where the mask MUSCLE is given: contour it'
+        >>> ratio_hint("FMISO_TMR", ["FAZA_SUV"], ["MUSCLE"])
+        '; FMISO_TMR is made of FMISO_SUV where the mask MUSCLE is given, and there is no FMISO_SUV'
+    """
+    parts = ratio_made_of(name)
+    if parts is None:
+        return ""
+    lacking = lacking_for_ratio(name, channels, masks)
+    begin = f"; {name} is made of {parts[0]} where the mask {parts[1]} is given"
+    if lacking == [parts[1]]:
+        return f"{begin}: contour it"
+    return f"{begin}, and there is no {' and no '.join(lacking)}" if lacking else f"{begin} in the same case"
 
 
 def reference_value(suv: NDArray[np.floating], region: NDArray[np.bool_], *, statistic: str = "median") -> float:

@@ -1,4 +1,4 @@
-"""Whether the values of a channel can be what its name says."""
+"""Whether the values of a channel or a mask can be what its name says."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from hypoxnet.quantities import Modality, quantity
 
 # Noise and interpolation leave a range by this share of it at most.
 MARGIN = 0.05
+# A mask without a voxel says "nothing there"; for these that can be true.
+MAY_BE_EMPTY = {"HYPOXIA", "GTVN"}
 
 
 def implausible(values: NDArray[np.floating], name: str) -> str:
@@ -39,3 +41,13 @@ def implausible(values: NDArray[np.floating], name: str) -> str:
     if what.modality is Modality.PET and high <= 0:
         return f"has no uptake (maximum {high:g} {what.unit}); write the image again"
     return ""
+
+
+def empty(mask: NDArray[np.bool_]) -> str:
+    """What is wrong with a mask without a voxel, in words that follow the name of its file; empty for any other.
+
+    Example:
+        >>> empty(np.zeros((2, 2, 2), dtype=bool))
+        'is empty (0 voxels of 8); draw it, or leave the cell empty'
+    """
+    return "" if mask.any() else f"is empty (0 voxels of {mask.size}); draw it, or leave the cell empty"

@@ -20,7 +20,7 @@ from hypoxnet.images import Volume, read_channel, read_mask
 from hypoxnet.maps.reference_region import reference_value
 from hypoxnet.transforms.covariates import encode_table, table_of
 from hypoxnet.transforms.normalise import intensity_transform
-from hypoxnet.transforms.plausible import implausible
+from hypoxnet.transforms.plausible import MAY_BE_EMPTY, empty, implausible
 from hypoxnet.transforms.settings import ChannelNorm, PrepareSettings
 from hypoxnet.transforms.spatial import WorkingGrid, refuse_no_overlap, to_grid
 
@@ -62,8 +62,8 @@ def prepare(record: CaseRecord, settings: PrepareSettings) -> PreparedCase:
         settings: What is read and how.
 
     Raises:
-        CaseError: A file is missing or damaged, its values do not fit their unit, channels do not overlap, or no
-            channel of the network is present.
+        CaseError: A file is missing or damaged, its values do not fit their unit, the tumour's contour is empty,
+            channels do not overlap, or no channel of the network is present.
         GeometryError: An affine is unusable.
     """
     present = [name for name in settings.channels if name in record.channels]
@@ -145,6 +145,7 @@ def _masks(
             refuse_no_overlap(mask.grid, working.reference, case=f"{record.key}: {name}")
             repairs.extend(mask.repairs)
             masks[name] = mask
+    _refuse_empty_contour(record, {name: masks[name] for name in settings.tumour if name in masks})
     first = next(iter(masks), "")
     repairs.extend(
         f"{first} ({masks[first].grid.describe()}) and {name} ({mask.grid.describe()}) lie on different grids, each "
@@ -153,6 +154,15 @@ def _masks(
         if not mask.grid.same_as(masks[first].grid)
     )
     return masks
+
+
+def _refuse_empty_contour(record: CaseRecord, contours: Mapping[str, Volume]) -> None:
+    """A tumour without a voxel would have a risk of nothing; nodes may be absent where the primary is drawn."""
+    nothing = not any(contour.array.any() for contour in contours.values())
+    for name, contour in contours.items():
+        wrong = empty(contour.array) if nothing or name not in MAY_BE_EMPTY else ""
+        if wrong:
+            raise CaseError(f"{record.key}: {name}: {record.masks[name]} {wrong}")
 
 
 def _labels(

@@ -18,8 +18,10 @@ from hypoxnet.errors import CaseError
 from hypoxnet.inference import one_case
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import load_predictor
+from hypoxnet.inference.read_outs import not_read
 from hypoxnet.inference.run import run_inference
 from hypoxnet.inference.writing import write_prediction
+from hypoxnet.transforms.covariates import CovariateTerm
 
 CPU = InferenceConfig(device="cpu")
 
@@ -77,6 +79,24 @@ def test_a_case_is_a_folder_of_maps_on_its_own_grid_and_a_json(predictor, cohort
     assert content["bundle"] == {"name": "tiny", "version": "1.0.0", "digest": predictor.spec.digest, "members": 1}
     assert content["repairs"] == [r for r in content["repairs"] if isinstance(r, str)]
     assert any("T1W" in repair and "resampled" in repair for repair in content["repairs"])
+
+
+def test_a_channel_that_the_bundle_does_not_read_is_named_and_seen_to_come(predictor, cohort, tmp_path):
+    record = cohort[0]
+    (kept,) = table(run_inference(predictor, [record], tmp_path / "out"))
+    assert "not read" not in kept["notes"]
+    more = {**record.channels, "FAZA_SUV": record.channels["FMISO_SUV"], "CT_HU": record.channels["T1W"]}
+    run = run_inference(predictor, [replace(record, channels=more)], tmp_path / "out")
+    assert table(run)[0]["notes"].endswith("; FAZA_SUV is given and not read by this bundle")
+    assert run.predicted == ("P000",)
+
+
+def test_what_channels_and_covariates_are_made_of_counts_as_read(tiny_settings, cohort):
+    terms = (CovariateTerm("FDG_SUVMAX", "linear", (5.0,), (2.0,), low=1.0, high=9.0),)
+    settings = replace(tiny_settings, channels=("FMISO_TMR", "KTRANS"), terms=terms)
+    images = ("FMISO_SUV", "FDG_SUV", "T1", "ADC", "T1W")
+    record = replace(cohort[0], channels=dict.fromkeys(images, Path("a.nii")), raw={"RAW_DCE": (Path("b.nii"),)})
+    assert not_read(record, settings) == ["ADC", "T1W"]
 
 
 def test_the_table_has_one_line_per_case_in_the_order_of_the_manifest(predictor, cohort, tmp_path):
@@ -275,6 +295,7 @@ import hypoxnet.inference.writing as writing
 from hypoxnet.cases import CaseRecord
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import load_predictor
+from hypoxnet.inference.read_outs import not_read
 from hypoxnet.inference.run import run_inference
 
 bundle, images, output, threads = sys.argv[1:]

@@ -51,6 +51,18 @@ def test_a_case_without_contour_is_predicted_everywhere_and_says_so(predictor, m
     assert "no tumour contour was given" in prediction.read_outs["notes"][0]
 
 
+def test_a_risk_without_a_covariate_says_so(tiny_settings, make_spec, make_bundle, make_case):
+    record = replace(make_case(), covariates={})
+    for missing, sentence in (
+        ("indicator", "not known: age"),
+        ("mean", "not known, taken as the mean of the training patients: age"),
+    ):
+        bundle = make_bundle(make_spec(replace(tiny_settings, missing=missing)), name=missing)
+        predictor = load_predictor(bundle, InferenceConfig(device="cpu"))
+        assert sentence in predictor.predict(record).read_outs["notes"]
+        assert not any("not known" in note for note in predictor.predict(make_case()).read_outs["notes"])
+
+
 def test_volumes_are_those_of_the_maps(predictor, make_case):
     record = make_case()
     prediction = predictor.predict(record)

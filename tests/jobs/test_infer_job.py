@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from hypoxnet.errors import ConfigError, ManifestError
@@ -50,6 +52,17 @@ def test_a_failed_case_ends_the_job_with_2_after_the_others(config, tmp_path):
     assert "1 of 2 cases failed" in (Path(config.output) / "run.log").read_text()
 
 
+def test_an_empty_contour_fails_its_case_and_the_others_are_done(config, tmp_path):
+    contour = tmp_path / "images" / "P000" / "gtvp.nii.gz"
+    image = nib.load(contour)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), contour)
+    assert run_inference_job(config) == 2
+    empty, other = csv.DictReader((Path(config.output) / "predictions.csv").read_text().splitlines())
+    assert empty["reason"] == f"P000: GTVP: {contour} is empty (0 voxels of 13824); draw it, or leave the cell empty"
+    assert empty["risk"] == ""
+    assert other["status"] == "ok"
+
+
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
@@ -70,6 +83,21 @@ def test_predictions_inside_the_bundle_are_refused(config):
     config.output = f"{config.bundle}/models/predictions"
     with pytest.raises(ConfigError, match="lies inside the bundle"):
         run_inference_job(config)
+
+
+@pytest.mark.parametrize("place", ["", "cases", "fold_1/cases"])
+def test_the_folder_of_a_training_run_is_refused_and_left_as_it_is(config, tmp_path, place):
+    run = tmp_path / "run"
+    for name in ("config.yaml", "provenance.json", f"{place}/predictions.csv"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("of the run")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    config.output = str(run / place)
+    with pytest.raises(ConfigError, match=f"belongs to the training run {run}, whose predictions and logs would be"):
+        run_inference_job(config)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    config.output = str(run / "applied")
+    assert run_inference_job(config) == 0
 
 
 def test_a_faulty_manifest_leaves_no_output(config):

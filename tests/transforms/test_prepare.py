@@ -169,3 +169,19 @@ def test_pet_in_becquerels_is_refused_in_training_and_inference(tiny_settings, m
     )
     with pytest.raises(CaseError, match=sentence):
         prepare(record, tiny_settings)
+
+
+def test_an_empty_contour_is_refused_unless_it_is_of_nodes_beside_a_primary(tiny_settings, make_case, tmp_path):
+    record = make_case()
+    image = nib.load(record.masks["GTVP"])
+    nothing = tmp_path / "nothing.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), nothing)
+    sentence = r"P001: GTV[PN]: .*nothing\.nii\.gz is empty \(0 voxels of 13824\); draw it, or leave the cell empty"
+    for masks in ({"GTVP": nothing}, {"GTVN": nothing}, {"GTVP": nothing, "GTVN": record.masks["GTVP"]}):
+        with pytest.raises(CaseError, match=sentence):
+            prepare(replace(record, masks=masks), tiny_settings)
+    alone, beside = (
+        prepare(replace(record, masks=masks), tiny_settings).sample
+        for masks in (record.masks, {**record.masks, "GTVN": nothing})
+    )
+    assert torch.equal(alone.tumour, beside.tumour)

@@ -13,7 +13,7 @@ from hypoxnet.cases import CaseRecord
 from hypoxnet.data.config import DataConfig
 from hypoxnet.data.manifest import read_manifest
 from hypoxnet.data.plan import plan_settings
-from hypoxnet.errors import ConfigError
+from hypoxnet.errors import CaseError, ConfigError
 from hypoxnet.images import read_channel
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.predictor import Predictor, load_predictor
@@ -87,6 +87,27 @@ def test_a_ratio_that_is_absent_says_which_contour_it_lacks(record: CaseRecord) 
     assert "run.log says why" in finished_row(record, read_outs)["notes"]
     with pytest.raises(ConfigError, match="FMISO_TMR is made of FMISO_SUV where the mask MUSCLE is given: contour it"):
         plan_settings([undrawn], DataConfig(channels=["FMISO_TMR"]), LabelConfig(), edges_months=[12.0])
+
+
+def test_a_case_without_the_only_ratio_is_told_what_it_lacks(
+    tiny_settings: PrepareSettings,
+    make_spec: Callable[..., BundleSpec],
+    make_bundle: Callable[..., Path],
+    record: CaseRecord,
+) -> None:
+    settings = replace(tiny_settings, channels=("FMISO_TMR",), norms=(norm_of("FMISO_TMR"),), reference="FMISO_TMR")
+    predictor = load_predictor(make_bundle(make_spec(settings)), InferenceConfig(device="cpu"))
+    other = replace(record, channels={"FAZA_SUV": record.channels["FMISO_SUV"]})
+    made = "FMISO_TMR is made of FMISO_SUV where the mask MUSCLE is given"
+    failed = replace(record, not_made={"FMISO_TMR": "P1: FMISO_TMR: m.nii: the region is empty"})
+    for case, sentence in (
+        (other, f"{made}, and there is no FMISO_SUV$"),
+        (replace(other, masks={}), f"{made}, and there is no FMISO_SUV and no MUSCLE$"),
+        (replace(record, masks={}), f"{made}: contour it$"),
+        (failed, "; FMISO_TMR: m.nii: the region is empty$"),
+    ):
+        with pytest.raises(CaseError, match=sentence):
+            predictor.needed(case)
 
 
 def test_a_redrawn_muscle_gives_another_file(record: CaseRecord, tmp_path: Path) -> None:
