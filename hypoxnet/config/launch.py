@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from hypoxnet.describe import groups_of, help_text, settings_of
 from hypoxnet.errors import ConfigError, HypoxNetError
+from hypoxnet.files import disk_error
 from hypoxnet.quantities import suggestion
 
 if TYPE_CHECKING:
@@ -153,6 +154,12 @@ def _compose_and_run(configs: Path, name: str, schema: type[Config], job: Callab
             status = job(to_typed(composed, schema))
         except HypoxNetError as error:
             print(error, file=sys.stderr)
+            status = 2
+        except OSError as error:
+            refused = disk_error(error, Path(str(composed.get("output") or ".")))
+            if refused is None:
+                raise
+            print(refused, file=sys.stderr)
             status = 2
         except KeyboardInterrupt:
             print("interrupted; the same command with the same output folder goes on", file=sys.stderr)
