@@ -20,6 +20,90 @@ from typing import Any
 import psutil
 
 
+class DiskError(OSError):
+    """A disk does not take what is written, in one sentence for the user; no case is to blame for it."""
+
+
+# No case and no file is at fault: whatever is written next fails as well.
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your quota of the disk is used up"}
+DENIED = {errno.EACCES, errno.EPERM}
+# Libraries that do not say why they could not write have stopped at a disk with less than this, in bytes.
+LEAST_FREE = 2**16
+
+
+def disk_error(error: BaseException, place: Path | None = None) -> DiskError | None:
+    """What a disk refused, as a sentence that names the folder and the remedy.
+
+    Args:
+        error: Of the system, or of a library that met one.
+        place: What was being written, where the error names no file.
+
+    Returns:
+        None when the disk is not to blame.
+
+    Example:
+        >>> print(disk_error(OSError(errno.ENOSPC, "No space left on device"), Path("/tmp/predictions.csv")))
+        /tmp: the disk is full; what is finished stays, make space and the same command goes on
+    """
+    if isinstance(error, DiskError):
+        return error
+    if isinstance(error, NotADirectoryError) and error.errno is None:
+        return DiskError(str(error))
+    code, named = _refusal(error)
+    path = Path(named) if isinstance(named, str | os.PathLike) else place
+    if code is None or path is None:
+        return None
+    path = _known_name(path)
+    # Asked of os.path, which says no where Path raises for want of permission.
+    folder = next(parent for parent in (path, *path.parents) if os.path.isdir(parent))  # noqa: PTH112
+    if code in FULL:
+        return DiskError(f"{folder}: {FULL[code]}; what is finished stays, make space and the same command goes on")
+    if code == errno.EROFS:
+        return DiskError(f"{folder}: this disk can only be read; give another folder to write to")
+    if code in DENIED:
+        there = path if os.path.lexists(path) else folder
+        return DiskError(f"{there}: permission denied; ask its owner for the right, or give another place")
+    lying = next((parent for parent in (path, *path.parents) if os.path.isfile(parent)), None)  # noqa: PTH113
+    if code in {errno.ENOTDIR, errno.EEXIST} and lying is not None:
+        return DiskError(f"{lying} is a file, a folder is to be written there; choose another place")
+    return None
+
+
+def _refusal(error: BaseException) -> tuple[int | None, object]:
+    """Number and file of an error of the system; behind an error of a library only those that no reading meets."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno, error.filename2 or error.filename
+    behind: BaseException | None = error
+    while behind is not None:
+        in_rust = re.search(r"\(os error (\d+)\)", str(behind))
+        found = behind.errno if isinstance(behind, OSError) else int(in_rust[1]) if in_rust else None
+        if found in {*FULL, errno.EROFS}:
+            return found, getattr(behind, "filename", None)
+        behind = behind.__cause__
+    return None, None
+
+
+def _known_name(path: Path) -> Path:
+    """Where a temporary file or folder of ours was to stand."""
+    ours = [each for each in (path, *path.parents) if each.name.startswith((".part-", ".old-"))]
+    return ours[-1].parent if ours else path
+
+
+@contextmanager
+def _refused_in_a_sentence(path: Path) -> Iterator[None]:
+    """What the disk refuses while `path` is written, by whichever library, is a `DiskError`."""
+    try:
+        yield
+    except Exception as error:
+        found = disk_error(error, path)
+        of_a_library = isinstance(error, RuntimeError) or isinstance(error.__cause__, RuntimeError)
+        if found is None and of_a_library and shutil.disk_usage(path.parent).free < LEAST_FREE:
+            found = disk_error(OSError(errno.ENOSPC, ""), path)
+        if found is None or found is error:
+            raise
+        raise found from error
+
+
 def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
@@ -36,6 +120,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The name keeps the suffixes of `path`, by which libraries choose a format.
 
+    Raises:
+        DiskError: The disk does not take it.
+
     Example:
         >>> folder = Path(tempfile.mkdtemp())
         >>> with replacing(folder / "a.txt") as temporary:
@@ -43,14 +130,16 @@ def replacing(path: Path) -> Iterator[Path]:
         >>> (folder / "a.txt").read_text()
         'whole'
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix="-" + path.name)
-    os.close(handle)
+    with _refused_in_a_sentence(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix="-" + path.name)
+        os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~UMASK)  # mkstemp makes files that only their owner can read
-        temporary.replace(path)
+        with _refused_in_a_sentence(path):
+            yield temporary
+            temporary.chmod(0o666 & ~UMASK)  # mkstemp makes files that only their owner can read
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -72,6 +161,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         NotADirectoryError: `path` is a file.
+        DiskError: The disk does not take it.
 
     Example:
         >>> parent = Path(tempfile.mkdtemp())
@@ -82,20 +172,28 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """
     if path.is_file():  # asked at once: between two questions another writer may take a folder away
         raise NotADirectoryError(f"{path} is a file, a folder is to be written there; choose another place")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(path)
-    prefix = f".part-{HOST}.{os.getpid()}-"
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix, suffix=f"-{path.name}"))
+    with _refused_in_a_sentence(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path)
+    temporary = _temporary_folder(path)
     before = temporary.with_name(temporary.name.replace(".part-", ".old-", 1))
     try:
-        yield temporary
-        temporary.chmod(0o777 & ~UMASK)  # mkdtemp makes folders that only their owner can enter
-        _take_place(temporary, path, before)
+        with _refused_in_a_sentence(path):
+            yield temporary
+            temporary.chmod(0o777 & ~UMASK)  # mkdtemp makes folders that only their owner can enter
+            _take_place(temporary, path, before)
     finally:
         if before.exists() and not path.exists():
             _moved(before, path)
         shutil.rmtree(before, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary_folder(path: Path) -> Path:
+    """A folder beside `path`, by its name half written: what a killed process leaves of it is cleared away."""
+    prefix = f".part-{HOST}.{os.getpid()}-"
+    with _refused_in_a_sentence(path):
+        return Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix, suffix=f"-{path.name}"))
 
 
 def _take_place(temporary: Path, path: Path, before: Path) -> None:
@@ -129,8 +227,7 @@ def remove_folder(path: Path) -> bool:
         >>> remove_folder(parent / "a"), remove_folder(parent / "a"), list(parent.iterdir())
         (True, False, [])
     """
-    # Named as what a killed process left half written: it is cleared away, and never put back.
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".part-{HOST}.{os.getpid()}-", suffix=f"-{path.name}"))
+    temporary = _temporary_folder(path)
     try:
         path.rename(temporary / path.name)
     except FileNotFoundError:

@@ -15,6 +15,7 @@ from hypoxnet.cli.merge import add_merge
 from hypoxnet.cli.phantom import add_phantom
 from hypoxnet.cli.serve import add_serve
 from hypoxnet.errors import HypoxNetError
+from hypoxnet.files import disk_error
 
 OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -26,6 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
     except HypoxNetError as error:
         print(error, file=sys.stderr)
+        return WRONG_INPUT
+    except OSError as error:
+        refused = disk_error(error, getattr(options, "output", None))
+        if refused is None:
+            raise
+        print(refused, file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept", file=sys.stderr)

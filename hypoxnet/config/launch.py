@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hypoxnet.describe import groups_of, help_text, settings_of
 from hypoxnet.errors import ConfigError, HypoxNetError
+from hypoxnet.files import disk_error
 from hypoxnet.quantities import suggestion
 
 if TYPE_CHECKING:
@@ -77,7 +80,8 @@ def check_overrides(overrides: Sequence[str], config: object, groups: Mapping[st
     Raises:
         ConfigError: An argument is not KEY=VALUE, or names a setting, group or choice that does not exist.
     """
-    keys = {setting.key for setting in settings_of(config)}
+    keys = {setting.key: setting.default for setting in settings_of(config)}
+    several = bool({"--multirun", "-m", "hydra.mode=MULTIRUN"} & set(overrides))
     for argument in overrides:
         if argument.startswith("-"):
             if argument.lstrip("-").partition("=")[0] in keys:
@@ -96,6 +100,46 @@ def check_overrides(overrides: Sequence[str], config: object, groups: Mapping[st
             continue  # a group of Hydra's own
         elif key not in keys and not any(key.startswith(f"{parent}.") for parent in (*keys, "hydra")):
             raise ConfigError(f"{key} is not a setting{suggestion(key, [*keys, *groups])} (--help lists every setting)")
+        is_text = key in keys and isinstance(reduce(getattr, key.split("."), config), str)
+        _check_value(argument, default=keys.get(key, ""), is_text=is_text, several=several)
+
+
+def _check_value(argument: str, *, default: str, is_text: bool, several: bool) -> None:
+    """Refuse a value in which Hydra sees signs of its grammar, where they are part of a name."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, _, value = argument.partition("=")
+    quoted = (
+        f"{argument} has a sign that stands in a value only within quotes, such as = , ( [ or ü; quote it once more: "
+        f"{_quoted(key, value)}"
+    )
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException as error:
+        like = (
+            f"; write it as its default is written, {key}={default}" if default else f" ({str(error).splitlines()[0]})"
+        )
+        raise ConfigError(quoted if is_text else f"{argument} cannot be read{like}") from error
+    if is_text and isinstance(override.value(), list | dict):
+        raise ConfigError(
+            f"{argument} names several, a run takes one; join them: hypoxnet export A B --to safetensors --output "
+            "JOINED, then bundle=JOINED"
+            if key == "bundle"
+            else quoted
+        )
+    if override.is_sweep_override() and not several:
+        each = "--multirun does a run for each of several"
+        raise ConfigError(f"{quoted} ({each})" if is_text else f"{argument} has more than one value; {each}")
+
+
+def _quoted(key: str, value: str) -> str:
+    """As it is typed into a shell, with quotes for the shell and quotes for Hydra."""
+    bare = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+    if set(bare) & set("'\"$`!\\"):
+        escaped = bare.replace('"', '\\"')
+        return shlex.quote(f'{key}="{escaped}"')
+    return f"\"{key}='{bare}'\""
 
 
 def refuse_without_launcher(arguments: Sequence[str]) -> None:
@@ -153,6 +197,12 @@ def _compose_and_run(configs: Path, name: str, schema: type[Config], job: Callab
             status = job(to_typed(composed, schema))
         except HypoxNetError as error:
             print(error, file=sys.stderr)
+            status = 2
+        except OSError as error:
+            refused = disk_error(error, Path(str(composed.get("output") or ".")))
+            if refused is None:
+                raise
+            print(refused, file=sys.stderr)
             status = 2
         except KeyboardInterrupt:
             print("interrupted; the same command with the same output folder goes on", file=sys.stderr)

@@ -106,8 +106,6 @@ class Journal:
             "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
             **about,
         }
-        write_json(path, summary)
-        self._append({"event": "end", **summary, "failed": len(self.failed)})
         for number, reason in enumerate(self.failed.values()):
             if number == NAMED:
                 log.error("and %d more failed: %s", len(self.failed) - NAMED, path)
@@ -115,6 +113,8 @@ class Journal:
             log.error("failed: %s", reason)
         words = f"; {self._in_words(speed)} of {speed['elapsed_s']:.0f} s" if self._told else ""
         log.info("%d failed, %d predicted, %d kept%s", len(self.failed), self.predicted, self.kept, words)
+        write_json(path, summary)
+        self._append({"event": "end", **summary, "failed": len(self.failed)})
 
     @property
     def _told(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypoxnet.cases import CaseRecord, Prediction
 from hypoxnet.errors import HypoxNetError
-from hypoxnet.files import remove_folder
+from hypoxnet.files import DiskError, remove_folder
 from hypoxnet.inference.index import Index, fingerprint
 from hypoxnet.inference.predictor import Predictor, Ready
 from hypoxnet.inference.table import failed_row, finished_row
@@ -84,6 +84,9 @@ def predict_into(
     Returns:
         The case's row of the table. Whatever is wrong with the case or its files is a row with `status` failed and the
         reason; nothing is raised for it.
+
+    Raises:
+        DiskError: The disk does not take the prediction, nor would it take the next one.
 
     Example:
         row = predict_into(load_predictor(Path("RUN/bundle"), InferenceConfig()), record, Path("predictions"))
@@ -168,6 +171,8 @@ class OneCase:
         begin = time.perf_counter()
         try:
             yield
+        except DiskError:
+            raise
         except (HypoxNetError, OSError) as error:
             self._row = failed_row(self.record, error)
             if self._removed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 from hypoxnet.inference.one_case import OneCase
 
@@ -13,8 +14,8 @@ def run_cases(cases: Iterable[OneCase], told: Callable[[OneCase], None], *, ahea
     """Bring every case through its stages.
 
     The device works in the calling thread alone, so that results are those of one case after another, bit for bit. At
-    most `2 * ahead + 2` cases are in memory. An interrupt ends what is being prepared and waits for what is being
-    written; of that, too, is told.
+    most `2 * ahead + 2` cases are in memory. An interrupt, or a disk that takes no more, ends what is being prepared
+    and waits for what is being written; of that, too, is told.
 
     Args:
         cases: In their order; each is made when its turn comes.
@@ -43,9 +44,12 @@ def run_cases(cases: Iterable[OneCase], told: Callable[[OneCase], None], *, ahea
                 predict_oldest()
         while preparing:
             predict_oldest()
+        while writing:
+            told(writing.popleft().result())
     finally:
         preparers.shutdown(wait=False, cancel_futures=True)
         while writing:
-            told(writing.popleft().result())
+            with suppress(OSError):  # of the disk, on which another case ended the run already
+                told(writing.popleft().result())
         writers.shutdown()
         preparers.shutdown()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,11 @@ class Tally:
             yield
             whole = True
         finally:
-            self.write()
-            self._journal.end(self.place / SUMMARY, about(), interrupted=not whole, others=self._others())
+            # A disk that takes no more may have ended the run: what it does not take now was said by that.
+            with nullcontext() if whole else suppress(OSError):
+                self.write()
+            with nullcontext() if whole else suppress(OSError):
+                self._journal.end(self.place / SUMMARY, about(), interrupted=not whole, others=self._others())
 
     def add(
         self,

@@ -144,6 +144,8 @@ def _encoder(bundles: Sequence[Path], output: Path, member: int) -> Path:
 def _check(bundles: Sequence[Path], kind: str, output: Path, weights: str, cases: Path | None) -> None:
     if kind not in FORMATS:
         raise ConfigError(f"--to is {kind!r}, it must be one of {', '.join(FORMATS)}")
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"--output={output} is a file; give a folder")
     for bundle in bundles:
         if output.resolve() == bundle.resolve() or bundle.resolve() in output.resolve().parents:
             raise ConfigError(f"--output={output} lies inside {bundle}, whose files are checked; give another folder")

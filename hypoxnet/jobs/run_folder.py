@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -167,6 +168,17 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+class _RunLog(logging.FileHandler):
+    """A log that goes on as soon as its disk takes lines again; until then they stand on the terminal alone."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+            return
+        with suppress(OSError):
+            self.close()  # the next line opens it again
+
+
 def log_to(path: Path) -> None:
     """Send the log to a file and, without the times, to the terminal."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +186,7 @@ def log_to(path: Path) -> None:
     for handler in list(root.handlers):
         root.removeHandler(handler)
         handler.close()
-    file_handler = logging.FileHandler(path, encoding="utf-8")
+    file_handler = _RunLog(path, encoding="utf-8")
     file_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(file_handler)
     # Into a file or a pipe rich would wrap lines at 80 columns.

@@ -20,7 +20,7 @@ import psutil
 
 from hypoxnet.cases import CaseRecord
 from hypoxnet.errors import ConfigError, HypoxNetError
-from hypoxnet.files import write_json
+from hypoxnet.files import disk_error, write_json
 from hypoxnet.inference.predictor import Predictor, load_predictor
 from hypoxnet.jobs.config import InferJobConfig
 from hypoxnet.jobs.inbox import READY, Inbox, Item
@@ -250,7 +250,7 @@ class _Server:
             job_paths(config)
             outcome = predict_cohort(config, self.predictor, cohort, before_each=self._before_each)
         except (HypoxNetError, OSError) as error:
-            return item.as_given(str(error))
+            return item.as_given(str(disk_error(error, self.output) or error))
         except Exception as error:
             log.exception("%s", item.name)
             told = f"{type(error).__name__}: {error}; this is a fault of the program, serve.log has its place"

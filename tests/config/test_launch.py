@@ -1,14 +1,29 @@
+import errno
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from hypoxnet.config.launch import check_overrides
 from hypoxnet.describe import groups_of, settings_of
-from hypoxnet.jobs.config import TrainJobConfig
+from hypoxnet.errors import ConfigError
+from hypoxnet.jobs.config import InferJobConfig, TrainJobConfig
 
 ROOT = Path(__file__).parents[2]
+JOB = """
+from pathlib import Path
+from hypoxnet.config.launch import launch
+from hypoxnet.jobs.config import InferJobConfig
+
+def job(config):
+    {job}
+
+launch(Path("configs"), "infer", InferJobConfig, job)
+"""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -62,6 +77,9 @@ def test_groups_are_listed_with_their_choices():
         ("data.window=[32,32]", "data.window is [32, 32], it must be three positive numbers"),
         ("label=nothing", "nothing"),
         ("model.features=[8,16]", "model.features has 2 levels"),
+        ("data.window=[32,32", "data.window=[32,32 cannot be read; write it as its default is written, data.window="),
+        ("training.seed=1,2", "training.seed=1,2 has more than one value; --multirun does a run for each of several"),
+        ("label=gtv,gtvn", "label=gtv,gtvn has more than one value; --multirun does"),
     ],
 )
 def test_bad_setting_is_one_sentence_and_status_2(override, sentence):
@@ -69,6 +87,73 @@ def test_bad_setting_is_one_sentence_and_status_2(override, sentence):
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def refusal(override, *others, config=None):
+    with pytest.raises(ConfigError) as refused:
+        check_overrides([override, *others], config or InferJobConfig(), {})
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["Ergebnisü", "Daten,1", "a=b", "a(1)", "a[1]", "[a]", "~/x", "it's ü", 'a "b" (2)', "a'"]
+)
+def test_a_path_that_is_grammar_is_refused_with_the_quotes_it_needs(value):
+    said = refusal(f"output={value}")
+    assert said.startswith(f"output={value} has a sign that stands in a value only within quotes")
+    assert "\n" not in said
+    (quoted,) = shlex.split(
+        said.split("quote it once more: ")[1].removesuffix(" (--multirun does a run for each of several)")
+    )
+    check_overrides([quoted], InferJobConfig(), {})
+    assert OverridesParser.create().parse_override(quoted).value() == value
+
+
+def test_the_quotes_are_those_of_the_manual():
+    assert refusal("output=Ergebnis, a=b (2)").endswith(": \"output='Ergebnis, a=b (2)'\"")
+    assert "`\"output='Ergebnis, a=b (2)'\"`" in (ROOT / "docs" / "how-to" / "predict.md").read_text(encoding="utf-8")
+
+
+def test_several_bundles_are_joined_first():
+    assert refusal("bundle=[run/bundle,runB/bundle]") == (
+        "bundle=[run/bundle,runB/bundle] names several, a run takes one; join them: "
+        "hypoxnet export A B --to safetensors --output JOINED, then bundle=JOINED"
+    )
+
+
+def test_several_values_are_taken_with_multirun():
+    check_overrides(["training.seed=1,2", "-m"], TrainJobConfig(), {})
+
+
+def test_a_quoted_path_arrives_without_its_quotes():
+    done = run("infer.py", "output='Ergebnis ü, a=b (2)'", "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+    assert "output: Ergebnis ü, a=b (2)\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (errno.ENOSPC, "the disk is full; what is finished stays, make space and the same command goes on"),
+        (errno.EDQUOT, "your quota of the disk is used up; what is finished stays, make space"),
+        (errno.EROFS, "this disk can only be read; give another folder to write to"),
+        (errno.EACCES, "permission denied; ask its owner for the right, or give another place"),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_what_a_disk_refuses_is_one_sentence_and_status_2(tmp_path, code, sentence, named):
+    where = f", {str(tmp_path / '.part-1' / 'p')!r}" if named else ""
+    job = f"raise OSError({code}, 'as the system says it'{where})"
+    done = run("-c", JOB.format(job=job), f"output={tmp_path}/p")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"{tmp_path}: {sentence}")
+
+
+def test_a_fault_of_the_program_keeps_its_place(tmp_path):
+    done = run("-c", JOB.format(job="raise OSError('of a library')"), f"output={tmp_path}/p")
+    assert done.returncode == 1
+    assert "of a library" in done.stderr
 
 
 def test_label_group_replaces_the_default_regions():

@@ -1,11 +1,14 @@
+import errno
 import json
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import nibabel as nib
 import pytest
 
-from hypoxnet.files import write_json
+from hypoxnet.files import DiskError, write_json
 from hypoxnet.inference import one_case
 from hypoxnet.inference.batching import MOST_ON_CPU
 from hypoxnet.inference.config import InferenceConfig
@@ -70,12 +73,54 @@ def test_one_case_that_cannot_be_read_is_a_row_with_its_reason(predictor, cohort
     assert keep_if_finished(predictor, cohort[0], tmp_path) is None
 
 
-def test_a_full_disk_is_the_reason_of_the_case(predictor, cohort, tmp_path, monkeypatch):
-    def full_disk(*_, **__):
-        raise OSError(28, "No space left on device")
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk that takes no image after the first case; names of those that were to be written."""
+    asked, save = [], nib.save
 
-    monkeypatch.setattr(one_case, "write_prediction", full_disk)
-    assert "P000: [Errno 28] No space left" in predict_into(predictor, cohort[0], tmp_path)["reason"]
+    def refused(image, path):
+        asked.append(path.name.split("-", 2)[2].split("_")[0])
+        if len(set(asked)) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(image, path)
+
+    monkeypatch.setattr("hypoxnet.images.nib.save", refused)
+    return asked
+
+
+def test_a_full_disk_is_the_reason_of_no_case(predictor, cohort, tmp_path, full_disk):
+    predict_into(predictor, cohort[0], tmp_path)
+    with pytest.raises(DiskError, match=f"^{tmp_path}: the disk is full; what is finished stays, make space and"):
+        predict_into(predictor, cohort[1], tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".", "P"))] == ["P000"]
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_full_disk_ends_the_run_and_it_goes_on_later(
+    tiny_spec, make_bundle, cohort, tmp_path, full_disk, monkeypatch, ahead
+):
+    predictor, output = load_predictor(make_bundle(tiny_spec), replace(CPU, cases_ahead=ahead)), tmp_path / "p"
+    with pytest.raises(DiskError, match="the disk is full"):
+        run_inference(predictor, cohort, output)
+    assert len(set(full_disk)) <= 2 + ahead
+    summary = json.loads((output / "summary.json").read_text())
+    assert (summary["failed"], summary["predicted"], summary["interrupted"]) == ({}, 1, True)
+    assert [path.name for path in output.iterdir() if path.is_dir()] == ["P000"]
+    monkeypatch.undo()
+    run = run_inference(predictor, cohort, output)
+    assert (run.kept, run.predicted, run.failed) == (("P000",), ("P001", "P002", "P003"), {})
+
+
+def test_a_disk_that_takes_nothing_at_all_is_said_once(predictor, cohort, tmp_path, full_disk, monkeypatch):
+    def refused(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run_inference(predictor, cohort[:1], tmp_path / "p")
+    monkeypatch.setattr(Path, "write_text", refused)
+    with pytest.raises(DiskError) as stopped:
+        run_inference(predictor, cohort, tmp_path / "p")
+    assert str(stopped.value).startswith(f"{tmp_path / 'p'}: the disk is full")
+    assert not isinstance(stopped.value.__context__, DiskError)
 
 
 def test_what_cannot_be_completed_is_the_reason_of_the_case(predictor, cohort, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from hypoxnet.cases import CaseRecord
 from hypoxnet.errors import ConfigError
+from hypoxnet.files import DiskError
 from hypoxnet.inference.cluster import dispatch
 from hypoxnet.inference.cluster.dispatch import Answer, Dispatcher, Done, Limits
 
@@ -121,6 +122,19 @@ def test_a_case_that_costs_every_worker_is_given_up_with_the_reason_and_the_othe
         f"each of 3 workers in turn was lost with this case, the last one {how}; try it alone, without cluster settings"
     )
     assert {key for key, done in told.items() if isinstance(done, Done)} == set("abdef")
+
+
+def test_a_disk_that_takes_no_case_ends_the_run(monkeypatch):
+    class OnFullDisk(ActedCrew):
+        def answer(self, task):
+            answer = super().answer(task)
+            full = answer and isinstance(answer.value, Done) and answer.value.row["key"] == "P001"
+            return Answer(error=DiskError("p: the disk is full")) if full else answer
+
+    crew = OnFullDisk(lambda key, attempt: "ok")
+    with pytest.raises(DiskError, match="p: the disk is full"):
+        run(crew, [f"P{number:03d}" for number in range(8)], monkeypatch)
+    assert sum(crew.attempts.values()) < 8
 
 
 def test_a_slow_case_within_its_limit_is_left_alone(monkeypatch):

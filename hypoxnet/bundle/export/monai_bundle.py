@@ -105,8 +105,9 @@ def export_monai(spec: BundleSpec, models: Sequence[HypoxNet], output: Path) -> 
         (folder / "models").mkdir()
         extra = {"metadata.json": json.dumps(about), "inference.json": json.dumps(configuration)}
         # TorchScript is what MONAI Label and MONAI Deploy load.
-        with without_deprecations():
-            torch.jit.save(traced(spec, models), folder / NETWORK, _extra_files=extra)
+        # Into a file of Python: on a full disk torch's own ends the process.
+        with without_deprecations(), (folder / NETWORK).open("wb") as stream:
+            torch.jit.save(traced(spec, models), stream, _extra_files=extra)
         more = {"network": NETWORK, "agreement": agreement_json(compared_monai(spec, models, folder))}
         return describe_export(spec, (), kind=KIND, files={}, more=more)
 

@@ -7,6 +7,7 @@ Source:
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 import zipfile
@@ -76,7 +77,10 @@ def write_program(graph: Graph, path: Path, description: Described) -> None:
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)
-    torch.export.save(program, path, extra_files={DESCRIPTION: as_text(description)})
+    # By way of the memory: on a full disk torch's own file ends the process.
+    stream = io.BytesIO()
+    torch.export.save(program, stream, extra_files={DESCRIPTION: as_text(description)})
+    path.write_bytes(stream.getbuffer())
 
 
 def program_runner(path: Path, graph: Graph) -> Runner:

@@ -33,7 +33,9 @@ def write_script(graph: Graph, path: Path, description: Described) -> None:
         script = torch.jit.trace(  # type: ignore[no-untyped-call]
             graph.module, example_kwarg_inputs=graph.inputs, strict=False, check_trace=False
         )
-        torch.jit.save(script, path, _extra_files={DESCRIPTION: as_text(description)})
+        # Into a file of Python: on a full disk torch's own ends the process.
+        with path.open("wb") as stream:
+            torch.jit.save(script, stream, _extra_files={DESCRIPTION: as_text(description)})
 
 
 def script_runner(path: Path, graph: Graph) -> Runner:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from hypoxnet.cases import CaseRecord
 from hypoxnet.errors import ConfigError, HypoxNetError
+from hypoxnet.files import DiskError
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Work(Protocol):
         """Once, on the first worker that has begun: what all must do alike and only a worker can tell."""
 
     def run_case(self, record: CaseRecord, agreed: Any) -> Done:
-        """One case; whatever is wrong with the case is a row."""
+        """One case; whatever is wrong with the case is a row, a `DiskError` ends the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,7 @@ class Dispatcher:
 
         Raises:
             ConfigError: No worker can be used, or none is left.
+            DiskError: The disk does not take a case.
         """
         self.waiting.extend(records)
         while self.waiting or any(task.record for task in self.tasks.values()):
@@ -197,6 +199,8 @@ class Dispatcher:
         if answer.lost:
             yield from self._lost(member, "died")
         elif task.record is not None:
+            if isinstance(answer.error, DiskError):
+                raise answer.error
             if answer.error is not None:
                 log.error("%s on %s", task.record.key, member, exc_info=answer.error)
                 yield from self._lost(member, f"ended with {type(answer.error).__name__}: {answer.error}")

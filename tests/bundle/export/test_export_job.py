@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -121,6 +122,40 @@ def test_choices_that_do_not_go_together(onnx_bundle, tmp_path, capsys, options,
     assert main(["export", str(onnx_bundle), "--output", str(tmp_path / "e"), *options]) == 2
     assert capsys.readouterr().err.startswith(sentence)
     assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize("kind", OFFERED)
+def test_a_file_where_the_export_is_to_stand_is_refused_at_once(onnx_bundle, tmp_path, capsys, monkeypatch, kind):
+    monkeypatch.setattr(job, "load_predictor", None)
+    place = tmp_path / "cases.json"
+    place.write_text("{}")
+    assert main(["export", str(onnx_bundle), "--to", kind, "--output", str(place)]) == 2
+    assert capsys.readouterr().err == f"--output={place} is a file; give a folder\n"
+    assert place.read_text() == "{}"
+
+
+def on_a_full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("kind", "writer"),
+    [
+        ("safetensors", "hypoxnet.bundle.write.save_file"),
+        ("onnx", "hypoxnet.files.write_text"),
+        ("torch", "pathlib.Path.write_bytes"),
+    ],
+)
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    tiny_spec, written, tmp_path, capsys, monkeypatch, kind, writer
+):
+    bundle = written(tiny_spec, seeds=(1,))
+    monkeypatch.setattr(writer, on_a_full_disk)
+    assert main(["export", str(bundle), "--to", kind, "--output", str(tmp_path / "e")]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"{tmp_path}: the disk is full; what is finished stays, make space and the same command goes on"
+    ]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_export_without_the_extra_writes_nothing(onnx_bundle, tmp_path, monkeypatch, capsys):
