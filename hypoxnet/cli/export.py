@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hypoxnet.cli.paths import BUNDLE, existing_folder
 
@@ -69,7 +71,7 @@ def run_export(options: argparse.Namespace) -> int:
         return OK
     content = read_export(folder)
     for name, found in content.get("agreement", {}).items():
-        print(_agreement(name, found["largest_difference"]))
+        print(_agreement(name, found["largest_difference"], content))
     for line in loss_lines(content):
         print(line)
     return OK
@@ -80,15 +82,18 @@ def run_verify(options: argparse.Namespace) -> int:
     export = existing_folder(options.export, "give the folder of an export")
     against = [existing_folder(path, BUNDLE) for path in options.against]
 
+    from hypoxnet.bundle.export.folder import read_export
     from hypoxnet.jobs.export import verify_export
 
-    found = verify_export(export, against)
+    found, content = verify_export(export, against), read_export(export)
     print(f"{options.export}: every file is as it was written")
     for name, differences in found.items():
-        print(_agreement(name, differences))
+        print(_agreement(name, differences, content))
     return OK
 
 
-def _agreement(graph: str, differences: dict[str, float]) -> str:
+def _agreement(graph: str, differences: Mapping[str, float], content: Mapping[str, Any]) -> str:
     worst = ", ".join(f"{output} {difference:.1e}" for output, difference in differences.items())
-    return f"{graph}: largest difference from the bundle: {worst}"
+    weights = content.get("weights", {})
+    bundle = f"the bundle with {weights['precision']} weights" if "loss" in weights else "the bundle"
+    return f"{graph}: largest difference from {bundle}: {worst}"

@@ -201,6 +201,7 @@ def test_what_int8_costs_is_measured_on_the_cases_and_written_down(tiny_spec, wr
     kinds = {tensor.dtype for tensor in program.state_dict.values()}
     assert torch.int8 in kinds
     assert main(["verify", str(folder), "--against", str(bundle)]) == 0
+    assert "largest difference from the bundle with int8 weights" in capsys.readouterr().out
 
 
 def prediction(probability, incidence):
