@@ -118,16 +118,17 @@ class Tally:
         """
         assert self._journal is not None
         key = record.key
+        # Counted first: the index may be what a full disk does not take, the case lies there whole.
+        if kept:
+            self._journal.kept += 1
+        else:
+            self._journal.case(key, row, seconds)
         if row["status"] == "failed":
             self.failed[key] = str(row["reason"])
             self.index.add(key, row)
         else:
             (self.kept if kept else self.predicted)[key] = None
             self.index.add(key, row, mark, self.output / key)
-        if kept:
-            self._journal.kept += 1
-        else:
-            self._journal.case(key, row, seconds)
         self._write_when_due()
 
     def write(self) -> None:

@@ -282,7 +282,7 @@ def test_a_failed_write_leaves_the_earlier_prediction(predictor, cohort, tmp_pat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("hypoxnet.inference.writing.write_json", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="the disk is full"):
         write_prediction(prediction, tmp_path / "P000", digest="b")
     assert contents(tmp_path / "P000") == before
 
