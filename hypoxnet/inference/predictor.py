@@ -38,6 +38,7 @@ from hypoxnet.inference.read_outs import (
     not_read_notes,
     on_reference_grid,
     report_months,
+    why_not_made,
 )
 from hypoxnet.inference.spread import Members, Passes, no_spread
 from hypoxnet.inference.unlike import unlike_training
@@ -50,7 +51,6 @@ from hypoxnet.inference.windows import (
     probability_by_windows,
     surroundings,
 )
-from hypoxnet.maps.reference_region import ratio_hint
 from hypoxnet.models.config import NO_BACKBONE
 from hypoxnet.models.joint import HypoxNet
 from hypoxnet.threads import one_thread
@@ -341,7 +341,7 @@ class Predictor:
             raise CaseError(
                 f"{record.key}: the network reads {', '.join(settings.channels)}, the manifest (line {record.line}) "
                 f"has {', '.join(record.channels) or 'no channel'}; give at least one of them"
-                f"{next(filter(None, (_why_not(name, record) for name in settings.channels)), '')}"
+                f"{next(filter(None, (why_not_made(name, record) for name in settings.channels)), '')}"
             )
         return replace(
             record,
@@ -378,13 +378,6 @@ class Predictor:
             "not_read": list(self._not_read(record)),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _why_not(name: str, record: CaseRecord) -> str:
-    """Why a case has no ratio of uptake, to end a message with; empty for what is no ratio."""
-    if name in record.not_made:
-        return f"; {record.not_made[name].removeprefix(f'{record.key}: ')}"
-    return ratio_hint(name, record.channels, record.masks)
 
 
 def load_predictor(bundle: Path, config: InferenceConfig) -> Predictor:

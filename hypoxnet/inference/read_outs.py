@@ -22,7 +22,7 @@ from hypoxnet.geometry import Grid
 from hypoxnet.images import read_mask
 from hypoxnet.inference.native import bounding_box, onto_reference
 from hypoxnet.inference.windows import Box
-from hypoxnet.maps.reference_region import ratio_made_of
+from hypoxnet.maps.reference_region import ratio_hint, ratio_made_of
 from hypoxnet.maps.registry import KINDS
 from hypoxnet.quantities import Modality, covariate, quantity
 from hypoxnet.transforms.covariates import extrapolations
@@ -190,6 +190,13 @@ def not_read(record: CaseRecord, settings: PrepareSettings) -> list[str]:
     of_maps = {extra.column for kind in KINDS.values() if kind.raw_column in record.raw for extra in kind.extras}
     read = {*settings.channels, *map(channel_of, settings.covariates), *ratios, *of_maps}
     return [name for name in record.channels if name not in read and quantity(name).modality is not Modality.CT]
+
+
+def why_not_made(name: str, record: CaseRecord) -> str:
+    """Why a case has no ratio of uptake, to end a message with; empty for what is no ratio."""
+    if name in record.not_made:
+        return f"; {record.not_made[name].removeprefix(f'{record.key}: ')}"
+    return ratio_hint(name, record.channels, record.masks)
 
 
 def not_read_notes(names: Sequence[str]) -> list[str]:

@@ -96,16 +96,13 @@ def refuse_foreign(folder: Path, key: str) -> None:
     Raises:
         CaseError: Names the first file that is not part of a prediction.
     """
-    foreign = _foreign(folder, key)
-    for _ in range(LOOKS):
+    for look in range(LOOKS):
+        if look:
+            time.sleep(LOOK_S)  # another run may have exchanged the folder while it was looked at
+        foreign = _foreign(folder, key)
         if not foreign:
             return
-        time.sleep(LOOK_S)  # another run may have exchanged the folder while it was looked at
-        foreign = _foreign(folder, key)
-    if foreign:
-        raise CaseError(
-            f"{key}: {folder} holds {foreign[0]}, which inference did not write; choose another output folder"
-        )
+    raise CaseError(f"{key}: {folder} holds {foreign[0]}, which inference did not write; choose another output folder")
 
 
 def _foreign(folder: Path, key: str) -> list[str]:

@@ -9,7 +9,7 @@ import nibabel as nib
 import pytest
 
 from hypoxnet.files import DiskError, write_json
-from hypoxnet.inference import one_case
+from hypoxnet.inference import one_case, writing
 from hypoxnet.inference.batching import MOST_ON_CPU
 from hypoxnet.inference.config import InferenceConfig
 from hypoxnet.inference.index import Index, fingerprint
@@ -419,3 +419,13 @@ def test_a_run_that_is_killed_leaves_no_summary_of_an_earlier_one(predictor, coh
     with pytest.raises(SystemExit):
         run_inference(predictor, cohort, tmp_path, progress=False)
     assert not (tmp_path / "summary.json").exists()
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_a_folder_that_another_run_exchanges_while_it_is_looked_at_is_not_foreign(tmp_path, monkeypatch, looks):
+    (tmp_path / "P1").mkdir()
+    (tmp_path / "P1" / "P1.json").write_text("{}")
+    seen = iter([None] * looks + [{"files": {}}])
+    monkeypatch.setattr(writing, "read_prediction", lambda *_: next(seen))
+    writing.refuse_foreign(tmp_path / "P1", "P1")
+    assert next(seen, "looked as often as it took") == "looked as often as it took"

@@ -7,7 +7,6 @@ would decide.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -37,7 +36,8 @@ def prepare_trials(spec: BundleSpec) -> list[dict[str, Tensor]]:
     channels = () if spec.model.backbone.backbone == NO_BACKBONE else settings.channels
     ratios = {place for place, name in enumerate(channels) if ratio_made_of(name)}
     uptakes, regions = ratio_files(channels)
-    half = {*range(0, len(channels), 2), *(channels.index(uptake) for uptake in _uptakes(channels))} - ratios
+    made_of = {parts[0] for name in channels if (parts := ratio_made_of(name))}
+    half = {place for place, name in enumerate(channels) if place % 2 == 0 or name in made_of} - ratios
     trials = []
     for trial, present in enumerate((set(range(len(channels))), half, {len(channels) - 1})):
         inputs: dict[str, NDArray[np.generic]] = {"given": _given(spec, trial, generator)}
@@ -60,11 +60,6 @@ def prepare_trials(spec: BundleSpec) -> list[dict[str, Tensor]]:
             inputs |= {name: there, f"{name}_affine": affine}
         trials.append({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()})
     return trials
-
-
-def _uptakes(channels: Sequence[str]) -> set[str]:
-    """Channels that others are ratios of."""
-    return {parts[0] for name in channels if (parts := ratio_made_of(name)) and parts[0] in channels}
 
 
 def finish_trials(spec: BundleSpec) -> list[dict[str, Tensor]]:
